@@ -1,0 +1,1 @@
+//! *How C sees it*: one noun a file.

@@ -1,0 +1,234 @@
+//! The schema: which tensors a checkpoint holds, in a tree of groups, and what Keras calls the groups.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result, Status};
+use crate::tensor::{Dtype, MAX_RANK, TensorSpec, shape_text};
+
+/// A node of the tree, by its place in [`Schema::nodes`].
+pub type NodeId = usize;
+
+/// A group or a tensor.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// A group: its children, sorted by name as bytes, and Keras' `name` attribute.
+    Group {
+        /// Children by name.
+        children: BTreeMap<Box<str>, NodeId>,
+        /// The attribute `name`, if it has one.
+        name: Option<Box<str>>,
+    },
+    /// A tensor, by its place in [`Schema::tensors`].
+    Tensor(usize),
+}
+
+/// The tensors of a model and the groups that they stand in. Every path in it is valid and unique.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    nodes: Vec<Node>,
+    tensors: Vec<TensorSpec>,
+}
+
+/// The group at the root that is ours.
+pub const OWN_GROUP: &str = "libckpt";
+
+/// Bytes of a single component: an HDF5 local heap and link message hold more, a reader's buffer might not.
+const MAX_COMPONENT: usize = 16 * 1024;
+
+impl Default for Schema {
+    fn default() -> Schema {
+        Schema::new()
+    }
+}
+
+impl Schema {
+    /// No tensors, an empty root group.
+    pub fn new() -> Schema {
+        Schema { nodes: vec![Node::Group { children: BTreeMap::new(), name: None }], tensors: Vec::new() }
+    }
+
+    /// The root group, where the tree begins.
+    pub const ROOT: NodeId = 0;
+
+    /// The node with this id.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id]
+    }
+
+    /// All tensors, in the order in which they were added.
+    pub fn tensors(&self) -> &[TensorSpec] {
+        &self.tensors
+    }
+
+    /// The place of the tensor with this path.
+    pub fn find(&self, path: &str) -> Option<usize> {
+        let mut at = Schema::ROOT;
+        for part in path.split('/') {
+            let Node::Group { children, .. } = &self.nodes[at] else { return None };
+            at = *children.get(part)?;
+        }
+        match self.nodes[at] {
+            Node::Tensor(i) => Some(i),
+            Node::Group { .. } => None,
+        }
+    }
+
+    /// Adds a tensor and the groups above it; returns its place. Nothing has changed after an error.
+    pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64]) -> Result<usize> {
+        let parts = components(path)?;
+        if shape.len() > MAX_RANK {
+            return Err(bad(format!("tensor '{path}' has rank {}: at most {MAX_RANK} is possible", shape.len())));
+        }
+        let spec = TensorSpec { path: path.to_owned(), dtype, shape: shape.to_vec() };
+        if spec.checked_nbytes().is_none() {
+            return Err(bad(format!("tensor '{path}' of shape {} is larger than 2^63 bytes", shape_text(shape))));
+        }
+        let (last, groups) = match parts.split_last() {
+            Some(split) => split,
+            None => return Err(bad("the path of a tensor is empty".to_owned())),
+        };
+        self.check_groups(path, groups)?;
+        if let Some(id) = self.lookup(&parts) {
+            return Err(bad(match self.nodes[id] {
+                Node::Tensor(_) => format!("tensor '{path}' was added before: each path once"),
+                Node::Group { .. } => format!("'{path}' is a group already: it cannot be a tensor too"),
+            }));
+        }
+        let parent = self.make_groups(groups);
+        let index = self.tensors.len();
+        self.tensors.push(spec);
+        self.insert(parent, last, Node::Tensor(index));
+        Ok(index)
+    }
+
+    /// Gives `group`/vars the attribute `name`, and makes the group where it is not there. `""` is the root.
+    pub fn set_name(&mut self, group: &str, name: &str) -> Result<()> {
+        let mut parts = if group.is_empty() { Vec::new() } else { components(group)? };
+        parts.push("vars");
+        if name.contains('\0') {
+            return Err(bad(format!("the name of group '{group}' contains a NUL")));
+        }
+        if name.len() > 60_000 {
+            return Err(bad(format!("the name of group '{group}' has {} bytes: at most 60000", name.len())));
+        }
+        self.check_groups(&parts.join("/"), &parts)?;
+        let id = self.make_groups(&parts);
+        if let Node::Group { name: slot, .. } = &mut self.nodes[id] {
+            *slot = Some(name.into());
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, parts: &[&str]) -> Option<NodeId> {
+        let mut at = Schema::ROOT;
+        for part in parts {
+            let Node::Group { children, .. } = &self.nodes[at] else { return None };
+            at = *children.get(*part)?;
+        }
+        Some(at)
+    }
+
+    /// Refuses a path that leads through a tensor.
+    fn check_groups(&self, path: &str, groups: &[&str]) -> Result<()> {
+        let mut at = Schema::ROOT;
+        for (i, part) in groups.iter().enumerate() {
+            let Node::Group { children, .. } = &self.nodes[at] else { break };
+            match children.get(*part) {
+                None => return Ok(()),
+                Some(&id) => at = id,
+            }
+            if let Node::Tensor(_) = self.nodes[at] {
+                let tensor = groups[..=i].join("/");
+                return Err(bad(format!("'{path}' needs '{tensor}' as a group, but that is a tensor already")));
+            }
+        }
+        Ok(())
+    }
+
+    fn make_groups(&mut self, groups: &[&str]) -> NodeId {
+        let mut at = Schema::ROOT;
+        for part in groups {
+            let Node::Group { children, .. } = &self.nodes[at] else { return at };
+            at = match children.get(*part) {
+                Some(&id) => id,
+                None => self.insert(at, part, Node::Group { children: BTreeMap::new(), name: None }),
+            };
+        }
+        at
+    }
+
+    fn insert(&mut self, parent: NodeId, part: &str, node: Node) -> NodeId {
+        let id = self.nodes.len();
+        self.nodes.push(node);
+        if let Node::Group { children, .. } = &mut self.nodes[parent] {
+            children.insert(part.into(), id);
+        }
+        id
+    }
+}
+
+/// The components of a path, each checked.
+fn components(path: &str) -> Result<Vec<&str>> {
+    let parts: Vec<&str> = path.split('/').collect();
+    for part in &parts {
+        let problem = match *part {
+            "" => "an empty component",
+            "." => "the component '.'",
+            ".." => "the component '..'",
+            p if p.contains('\0') => "a NUL",
+            p if p.len() > MAX_COMPONENT => "a component of more than 16384 bytes",
+            _ => continue,
+        };
+        return Err(bad(format!(
+            "path '{path}' has {problem}: expected components joined by '/', as in 'layers/dense/vars/0'"
+        )));
+    }
+    if parts[0] == OWN_GROUP {
+        return Err(bad(format!("path '{path}': the group '{OWN_GROUP}' at the root is the library's own")));
+    }
+    Ok(parts)
+}
+
+fn bad(message: String) -> Error {
+    Error::new(Status::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_bad_paths_and_leaves_the_schema_as_it_was() {
+        let mut s = Schema::new();
+        s.add("a/b", Dtype::F32, &[2]).unwrap();
+        for path in ["", "/a", "a/", "a//b", "a/./b", "a/../b", "a\0b", "libckpt", "libckpt/x", "a/b", "a", "a/b/c"] {
+            let e = s.add(path, Dtype::F32, &[2]).unwrap_err();
+            assert_eq!(e.status(), Status::InvalidArgument, "{path:?}");
+        }
+        assert!(s.set_name("a/b", "x").is_err());
+        assert_eq!(s.tensors().len(), 1);
+        assert_eq!(s.find("a/b"), Some(0));
+        assert_eq!(s.find("a"), None);
+        s.add("x/libckpt", Dtype::F32, &[2]).unwrap();
+    }
+
+    #[test]
+    fn names_make_groups_in_any_order() {
+        let mut s = Schema::new();
+        s.set_name("layers/dropout", "dropout").unwrap();
+        s.set_name("", "model").unwrap();
+        s.add("layers/dense/vars/0", Dtype::F32, &[2, 0]).unwrap();
+        s.set_name("layers/dense", "dense").unwrap();
+        assert!(s.lookup(&["layers", "dropout", "vars"]).is_some());
+        assert!(s.lookup(&["vars"]).is_some());
+    }
+
+    #[test]
+    fn refuses_sizes_that_overflow() {
+        let mut s = Schema::new();
+        assert!(s.add("a", Dtype::F32, &[1 << 61]).is_err());
+        assert!(s.add("a", Dtype::F32, &[1 << 62, 0]).is_ok());
+        assert!(s.add("b", Dtype::F32, &[1; 33]).is_err());
+        assert!(s.add("b", Dtype::F32, &[1; 32]).is_ok());
+    }
+}

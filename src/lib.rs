@@ -1,0 +1,19 @@
+//! libckpt: model checkpoints for every trainer that can call C.
+//!
+//! - [`error`]: the one error type and its pinned statuses.
+//! - [`tensor`]: what a tensor is: path, dtype, shape, checksum.
+//! - [`policy`]: *when* to save, what is best, what to keep, what a file is called. Pure.
+//! - [`layout`]: *where each byte goes*: a schema in, a list of extents out. Pure.
+//! - [`engine`]: *how it reaches the disk*: storage, writing, checksums, commit.
+//! - [`reader`]: *how it comes back*: name, bytes, the caller's buffer.
+//! - [`session`]: where the four meet: the model and the checkpointing session.
+//! - [`ffi`]: *how C sees it*: one noun a file.
+
+pub mod engine;
+pub mod error;
+pub mod ffi;
+pub mod layout;
+pub mod policy;
+pub mod reader;
+pub mod session;
+pub mod tensor;

@@ -1,0 +1,1 @@
+//! *How it comes back*: name, bytes, the caller's buffer.
