@@ -11,9 +11,7 @@
 
 pub mod engine;
 pub mod error;
-pub mod ffi;
 pub mod layout;
 pub mod policy;
 pub mod reader;
-pub mod session;
 pub mod tensor;

@@ -1,0 +1,214 @@
+//! `ckpt_model`: the named tensors that are handed over.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::session::Model;
+use crate::tensor::{Dtype, MAX_RANK};
+
+use super::args::{self, free_handle, into_handle, invalid, some, string};
+use super::status::{ckpt_status, guard};
+
+/// The tensors of a model by their paths in the checkpoint, with the caller's buffers. By one thread at a time.
+///
+/// Paths, shapes, strides and names are copied; the buffers are borrowed: they have to live until the model is freed
+/// or ckpt_model_set_data() replaces them.
+pub struct ckpt_model {
+    pub(super) model: Model,
+}
+
+/// The type of an element. Enum arguments enter as plain integers; a number that is none of them is refused.
+#[repr(C)]
+pub enum ckpt_dtype {
+    /// float, IEEE single
+    CKPT_DTYPE_F32 = 0,
+    /// double, IEEE double
+    CKPT_DTYPE_F64 = 1,
+    /// IEEE half
+    CKPT_DTYPE_F16 = 2,
+    /// bfloat16
+    CKPT_DTYPE_BF16 = 3,
+    /// int8_t
+    CKPT_DTYPE_I8 = 4,
+    /// uint8_t
+    CKPT_DTYPE_U8 = 5,
+    /// int16_t
+    CKPT_DTYPE_I16 = 6,
+    /// uint16_t
+    CKPT_DTYPE_U16 = 7,
+    /// int32_t
+    CKPT_DTYPE_I32 = 8,
+    /// uint32_t
+    CKPT_DTYPE_U32 = 9,
+    /// int64_t
+    CKPT_DTYPE_I64 = 10,
+    /// uint64_t
+    CKPT_DTYPE_U64 = 11,
+    /// bool, one byte, 0 or 1
+    CKPT_DTYPE_BOOL = 12,
+}
+
+/// A dtype as a caller hands it in: any number.
+pub type ckpt_dtype_arg = c_int;
+
+impl From<Dtype> for ckpt_dtype {
+    fn from(dtype: Dtype) -> ckpt_dtype {
+        match dtype {
+            Dtype::F32 => ckpt_dtype::CKPT_DTYPE_F32,
+            Dtype::F64 => ckpt_dtype::CKPT_DTYPE_F64,
+            Dtype::F16 => ckpt_dtype::CKPT_DTYPE_F16,
+            Dtype::Bf16 => ckpt_dtype::CKPT_DTYPE_BF16,
+            Dtype::I8 => ckpt_dtype::CKPT_DTYPE_I8,
+            Dtype::U8 => ckpt_dtype::CKPT_DTYPE_U8,
+            Dtype::I16 => ckpt_dtype::CKPT_DTYPE_I16,
+            Dtype::U16 => ckpt_dtype::CKPT_DTYPE_U16,
+            Dtype::I32 => ckpt_dtype::CKPT_DTYPE_I32,
+            Dtype::U32 => ckpt_dtype::CKPT_DTYPE_U32,
+            Dtype::I64 => ckpt_dtype::CKPT_DTYPE_I64,
+            Dtype::U64 => ckpt_dtype::CKPT_DTYPE_U64,
+            Dtype::Bool => ckpt_dtype::CKPT_DTYPE_BOOL,
+        }
+    }
+}
+
+/// Makes a model without tensors; *out is to be freed with ckpt_model_free().
+///
+/// @param out  not NULL; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_model_new(out: Option<&mut MaybeUninit<*mut ckpt_model>>) -> ckpt_status {
+    guard("ckpt_model_new", || {
+        some(out, "out")?.write(into_handle(ckpt_model { model: Model::new() }));
+        Ok(())
+    })
+}
+
+/// Frees a model, not its buffers; NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_free(model: *mut ckpt_model) {
+    // SAFETY: NULL or from ckpt_model_new, freed once, by the header's contract.
+    unsafe { free_handle(model) }
+}
+
+/// Adds a tensor. Nothing has changed after a failure.
+///
+/// @param path     components joined by '/', as in "layers/dense/vars/0": none empty, ".", or "..", the first not
+///                 "libckpt"; each path once, and never both a tensor and a group
+/// @param dtype    the type of an element
+/// @param rank     axes, 0 (a scalar) to 32
+/// @param shape    rank sizes, each 0 or more; NULL is fine for a scalar
+/// @param strides  rank distances, in elements, from an element to the next along each axis, of either sign; NULL:
+///                 row-major without gaps. data is the address of the element whose indices are all 0. A tensor
+///                 with a stride 0 can be saved, not loaded into.
+/// @param data     the buffer, borrowed: read by a save, written by a load; NULL only if the tensor has no elements.
+///                 Tensors that are loaded into must not overlap.
+///
+/// Keras' layers/<class in snake case>[_<n>]/vars/<i> are the paths of a layer's variables, n counting the layers
+/// of a class from 1 (the first has no number); "optimizer/vars/<i>" are the optimizer's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_add(
+    model: Option<&mut ckpt_model>,
+    path: *const c_char,
+    dtype: ckpt_dtype_arg,
+    rank: usize,
+    shape: *const i64,
+    strides_or_null: *const i64,
+    data: *mut c_void,
+) -> ckpt_status {
+    guard("ckpt_model_add", || {
+        let model = &mut some(model, "model")?.model;
+        // SAFETY: NULL or a string, by the header's contract.
+        let path = unsafe { string(path, "path") }?;
+        let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
+        if rank > MAX_RANK {
+            return Err(invalid(format!("rank of tensor '{path}' is {rank}: at most {MAX_RANK} is possible")));
+        }
+        // SAFETY: NULL or `rank` elements, by the header's contract.
+        let shape = unsafe { args::slice(shape, rank, "shape") }?;
+        let shape = shape
+            .iter()
+            .enumerate()
+            .map(|(axis, &n)| {
+                u64::try_from(n).map_err(|_| invalid(format!("shape[{axis}] of tensor '{path}' is negative: {n}")))
+            })
+            .collect::<Result<Vec<u64>>>()?;
+        let strides = if strides_or_null.is_null() {
+            None
+        } else {
+            // SAFETY: not NULL, so `rank` elements, by the header's contract.
+            Some(unsafe { args::slice(strides_or_null, rank, "strides") }?)
+        };
+        // SAFETY: the header's contract: the buffer holds every element that shape and strides reach.
+        unsafe { model.add(path, dtype, &shape, strides, data.cast()) }
+    })
+}
+
+/// Sets Keras' "name" attribute of a group's variables, and makes the group where no tensor has: Keras writes such
+/// empty groups (layers/flatten/vars). Calls on one group replace each other.
+///
+/// @param group  the path that "/vars" follows, such as "layers/dense" or "optimizer"; "" is the root
+/// @param name   UTF-8; copied
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_set_name(
+    model: Option<&mut ckpt_model>,
+    group: *const c_char,
+    name: *const c_char,
+) -> ckpt_status {
+    guard("ckpt_model_set_name", || {
+        let model = &mut some(model, "model")?.model;
+        // SAFETY: NULL or strings, by the header's contract.
+        let (group, name) = unsafe { (string(group, "group")?, string(name, "name")?) };
+        model.set_name(group, name)
+    })
+}
+
+/// Says that a tensor's buffer has moved; its dtype, shape and strides stay as they were.
+///
+/// @param path  a tensor that was added; CKPT_E_NOT_FOUND else
+/// @param data  as in ckpt_model_add()
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_set_data(
+    model: Option<&mut ckpt_model>,
+    path: *const c_char,
+    data: *mut c_void,
+) -> ckpt_status {
+    guard("ckpt_model_set_data", || {
+        let model = &mut some(model, "model")?.model;
+        // SAFETY: NULL or a string, by the header's contract.
+        let path = unsafe { string(path, "path") }?;
+        // SAFETY: the header's contract: the buffer holds every element that the tensor's shape and strides reach.
+        unsafe { model.set_data(path, data.cast()) }
+    })
+}
+
+/// Sets the config.json of a .keras file: what Keras' model.to_json() gives, or what it wrote into another file.
+///
+/// @param config_json  UTF-8; a JSON object with Keras' "class_name" and "config"; copied. Checked here: what is
+///                     not such an object is CKPT_E_INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_set_config(
+    model: Option<&mut ckpt_model>,
+    config_json: *const c_char,
+) -> ckpt_status {
+    guard("ckpt_model_set_config", || {
+        let model = &mut some(model, "model")?.model;
+        // SAFETY: NULL or a string, by the header's contract.
+        let config = unsafe { string(config_json, "config_json") }?;
+        model.set_config(config)
+    })
+}
+
+/// Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
+///
+/// @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other
+///              endings are CKPT_E_UNSUPPORTED. Missing directories are made.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_save(model: Option<&ckpt_model>, path: *const c_char) -> ckpt_status {
+    guard("ckpt_model_save", || {
+        let model = &some(model, "model")?.model;
+        // SAFETY: NULL or a string, by the header's contract.
+        let path = unsafe { string(path, "path") }?;
+        model.save(Path::new(path))
+    })
+}

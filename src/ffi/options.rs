@@ -1,0 +1,316 @@
+//! `ckpt_options`: the arguments of Keras' ModelCheckpoint, and more.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+
+use crate::error::{Error, Result, Status};
+use crate::policy::Mode;
+use crate::session::{Level, Log, Options};
+
+use super::args::{self, free_handle, into_handle, invalid, some, string};
+use super::status::{ckpt_status, guard};
+
+/// The options of a session. By one thread at a time; ckpt_new() copies them.
+pub struct ckpt_options {
+    pub(super) options: Options,
+}
+
+/// What counts as better. Enum arguments enter as plain integers; a number that is none of them is refused.
+#[repr(C)]
+pub enum ckpt_mode {
+    /// By the metric's name: max for names that contain "acc", begin with "fmeasure", or that Keras maximizes
+    /// (auc, precision, recall, ...), with or without "val_"; min for the rest.
+    CKPT_MODE_AUTO = 0,
+    /// Smaller is better.
+    CKPT_MODE_MIN = 1,
+    /// Larger is better.
+    CKPT_MODE_MAX = 2,
+}
+
+/// How a save runs beside the training.
+#[repr(C)]
+pub enum ckpt_async {
+    /// ckpt_save() returns when the file is committed.
+    CKPT_ASYNC_OFF = 0,
+    /// The buffers are copied before ckpt_save() returns; written in the background.
+    CKPT_ASYNC_COPY = 1,
+    /// The buffers are written in place in the background; see ckpt_wait_buffers().
+    CKPT_ASYNC_BORROW = 2,
+    /// The buffers are snapshot by copy-on-write.
+    CKPT_ASYNC_SNAPSHOT = 3,
+}
+
+/// What a finished save survives.
+#[repr(C)]
+pub enum ckpt_durability {
+    /// A loss of power: file and directory are flushed to the disk.
+    CKPT_DURABILITY_FULL = 0,
+    /// A crash of the process, not one of the machine: nothing is flushed.
+    CKPT_DURABILITY_NONE = 1,
+}
+
+/// How much a log line matters.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub enum ckpt_log_level {
+    /// Something failed that no call reports.
+    CKPT_LOG_ERROR = 0,
+    /// Something is not as expected, and was dealt with.
+    CKPT_LOG_WARN = 1,
+    /// What was done: Keras' lines under verbose 1 are of this level.
+    CKPT_LOG_INFO = 2,
+    /// How it was done.
+    CKPT_LOG_DEBUG = 3,
+}
+
+/// A mode as a caller hands it in: any number.
+pub type ckpt_mode_arg = c_int;
+/// A kind of asynchrony as a caller hands it in: any number.
+pub type ckpt_async_arg = c_int;
+/// A durability as a caller hands it in: any number.
+pub type ckpt_durability_arg = c_int;
+
+/// Receives log lines: UTF-8 without a newline at either end, valid during the call. May be called from any thread
+/// that is in a call on the session, one line at a time; it may call into the library, but must not throw,
+/// longjmp or free its session.
+pub type ckpt_log_fn =
+    Option<unsafe extern "C" fn(level: ckpt_log_level, message: *const c_char, user: *mut c_void)>;
+
+/// Value of save_freq: at the end of every epoch.
+pub const CKPT_SAVE_FREQ_EPOCH: u64 = 0;
+
+/// Makes options with Keras' defaults; *out is to be freed with ckpt_options_free().
+///
+/// @param out  not NULL; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_new(out: Option<&mut MaybeUninit<*mut ckpt_options>>) -> ckpt_status {
+    guard("ckpt_options_new", || {
+        some(out, "out")?.write(into_handle(ckpt_options { options: Options::default() }));
+        Ok(())
+    })
+}
+
+/// Frees options; NULL is fine. Sessions made from them go on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_options_free(options: *mut ckpt_options) {
+    // SAFETY: NULL or from ckpt_options_new, freed once, by the header's contract.
+    unsafe { free_handle(options) }
+}
+
+/// Runs a setter on the options behind the pointer.
+fn set(
+    function: &str,
+    options: Option<&mut ckpt_options>,
+    setter: impl FnOnce(&mut Options) -> Result<()>,
+) -> ckpt_status {
+    guard(function, || setter(&mut some(options, "options")?.options))
+}
+
+/// Sets the metric that decides what is best: a name in the logs, such as "val_loss", the default. UTF-8, not
+/// empty; copied.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_monitor(options: Option<&mut ckpt_options>, metric: *const c_char) -> ckpt_status {
+    set("ckpt_options_set_monitor", options, |o| {
+        // SAFETY: NULL or a string, by the header's contract.
+        let metric = unsafe { string(metric, "metric") }?;
+        if metric.is_empty() {
+            return Err(invalid("metric is empty: expected a name in the logs, such as \"val_loss\""));
+        }
+        o.policy.monitor = metric.to_owned();
+        Ok(())
+    })
+}
+
+/// Sets what counts as better; CKPT_MODE_AUTO by default.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_mode(options: Option<&mut ckpt_options>, mode: ckpt_mode_arg) -> ckpt_status {
+    set("ckpt_options_set_mode", options, |o| {
+        o.policy.mode = args::choice(mode, &[Mode::Auto, Mode::Min, Mode::Max], "mode")?;
+        Ok(())
+    })
+}
+
+/// Saves only when the monitored metric is better than ever before; false by default. Where the logs lack the
+/// metric, a warning is logged and the save is due, as in Keras.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_save_best_only(
+    options: Option<&mut ckpt_options>,
+    save_best_only: bool,
+) -> ckpt_status {
+    set("ckpt_options_set_save_best_only", options, |o| {
+        o.policy.save_best_only = save_best_only;
+        Ok(())
+    })
+}
+
+/// Saves the weights alone; false by default. The file path then ends in ".weights.h5", else in ".keras".
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_save_weights_only(
+    options: Option<&mut ckpt_options>,
+    save_weights_only: bool,
+) -> ckpt_status {
+    set("ckpt_options_set_save_weights_only", options, |o| {
+        o.policy.save_weights_only = save_weights_only;
+        Ok(())
+    })
+}
+
+/// Sets when a save comes up: CKPT_SAVE_FREQ_EPOCH (0, the default) for the end of each epoch, n for every n
+/// batches, counted across epochs as Keras counts them.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_save_freq(options: Option<&mut ckpt_options>, batches: u64) -> ckpt_status {
+    set("ckpt_options_set_save_freq", options, |o| {
+        o.policy.save_freq = batches;
+        Ok(())
+    })
+}
+
+/// Sets the best value to beat from the start; none by default. NaN is refused.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_initial_value_threshold(
+    options: Option<&mut ckpt_options>,
+    threshold: f64,
+) -> ckpt_status {
+    set("ckpt_options_set_initial_value_threshold", options, |o| {
+        if threshold.is_nan() {
+            return Err(invalid("threshold is NaN, which nothing is better than"));
+        }
+        o.policy.initial_value_threshold = Some(threshold);
+        Ok(())
+    })
+}
+
+/// Sets by how much a value has to be better than the best to count as an improvement; 0 by default. In the
+/// metric's units; its sign does not matter, as in Keras' MonitorCallback. NaN and infinities are refused.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_min_delta(options: Option<&mut ckpt_options>, min_delta: f64) -> ckpt_status {
+    set("ckpt_options_set_min_delta", options, |o| {
+        if !min_delta.is_finite() {
+            return Err(invalid(format!("min_delta is {min_delta}: expected a finite number")));
+        }
+        o.policy.min_delta = min_delta.abs();
+        Ok(())
+    })
+}
+
+/// 1 logs what Keras prints under verbose=1, in the same words; 0, the default, is silent.
+///
+/// The lines go to the log function where one is set, else to standard output (warnings to standard error).
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_verbose(options: Option<&mut ckpt_options>, verbose: c_int) -> ckpt_status {
+    set("ckpt_options_set_verbose", options, |o| {
+        o.policy.verbose = args::choice(verbose, &[false, true], "verbose")?;
+        Ok(())
+    })
+}
+
+/// Sets the function that receives log lines, and what it gets as `user`; NULL takes it away.
+///
+/// `user` has to live as long as every session made from these options.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_log(
+    options: Option<&mut ckpt_options>,
+    log: ckpt_log_fn,
+    user: *mut c_void,
+) -> ckpt_status {
+    set("ckpt_options_set_log", options, |o| {
+        o.log = match log {
+            Some(function) => Log::new(sink(function, user)),
+            None => Log::default(),
+        };
+        Ok(())
+    })
+}
+
+/// The caller's pointer, which goes back to the caller's function only.
+struct User(*mut c_void);
+// SAFETY: the header asks of the caller that the function may be called with it from any thread.
+unsafe impl Send for User {}
+// SAFETY: as above; calls come one at a time.
+unsafe impl Sync for User {}
+
+fn sink(
+    function: unsafe extern "C" fn(ckpt_log_level, *const c_char, *mut c_void),
+    user: *mut c_void,
+) -> impl Fn(Level, &str) + Send + Sync {
+    let user = User(user);
+    move |level, text| {
+        let user = &user;
+        let level = match level {
+            Level::Error => ckpt_log_level::CKPT_LOG_ERROR,
+            Level::Warn => ckpt_log_level::CKPT_LOG_WARN,
+            Level::Info => ckpt_log_level::CKPT_LOG_INFO,
+            Level::Debug => ckpt_log_level::CKPT_LOG_DEBUG,
+        };
+        let text = CString::new(text.replace('\0', "\\0")).unwrap_or_default();
+        // SAFETY: the caller gave this function and pointer to be called with each other.
+        unsafe { function(level, text.as_ptr(), user.0) }
+    }
+}
+
+/// Sets how saves run beside the training; CKPT_ASYNC_OFF by default. The other kinds are CKPT_E_UNSUPPORTED in
+/// this version.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_async(options: Option<&mut ckpt_options>, kind: ckpt_async_arg) -> ckpt_status {
+    set("ckpt_options_set_async", options, |_| match args::choice(kind, &[0, 1, 2, 3], "kind")? {
+        0 => Ok(()),
+        _ => Err(Error::new(
+            Status::Unsupported,
+            "asynchronous saves are not in this version: use CKPT_ASYNC_OFF",
+        )),
+    })
+}
+
+/// Sets what a finished save survives; CKPT_DURABILITY_FULL by default.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_durability(
+    options: Option<&mut ckpt_options>,
+    durability: ckpt_durability_arg,
+) -> ckpt_status {
+    set("ckpt_options_set_durability", options, |o| {
+        o.durable = args::choice(durability, &[true, false], "durability")?;
+        Ok(())
+    })
+}
+
+/// Sets how many threads a save or a load may use, the caller's own among them; 0, the default, for as many as
+/// help. None of them outlives the call.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_threads(options: Option<&mut ckpt_options>, threads: u32) -> ckpt_status {
+    set("ckpt_options_set_threads", options, |o| {
+        o.threads = threads;
+        Ok(())
+    })
+}
+
+/// Keeps the last n saves; 0, the default, turns this rule off.
+///
+/// With every keep_* rule off all files are kept. Else, after each save, a file stays if one of the rules keeps it;
+/// the newest and the best always stay, and files that this session did not write are never touched.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_keep_last(options: Option<&mut ckpt_options>, n: u64) -> ckpt_status {
+    set("ckpt_options_set_keep_last", options, |o| {
+        o.policy.keep_last = n;
+        Ok(())
+    })
+}
+
+/// Keeps the k best saves by the monitored metric (of equals, the older); 0, the default, turns this rule off.
+/// See ckpt_options_set_keep_last().
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_keep_best(options: Option<&mut ckpt_options>, k: u64) -> ckpt_status {
+    set("ckpt_options_set_keep_best", options, |o| {
+        o.policy.keep_best = k;
+        Ok(())
+    })
+}
+
+/// Keeps the saves of every n-th epoch, counted from 1; 0, the default, turns this rule off. See
+/// ckpt_options_set_keep_last().
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_keep_every(options: Option<&mut ckpt_options>, epochs: u64) -> ckpt_status {
+    set("ckpt_options_set_keep_every", options, |o| {
+        o.policy.keep_every = epochs;
+        Ok(())
+    })
+}

@@ -1,0 +1,318 @@
+//! `ckpt`: a checkpointing session.
+
+use std::ffi::{CStr, CString, c_char};
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result, Status};
+use crate::policy::Logs;
+use crate::session::{Options, Session};
+
+use super::args::{self, free_handle, into_handle, invalid, some, string};
+use super::model::ckpt_model;
+use super::options::ckpt_options;
+use super::status::{answer, ckpt_status, guard};
+
+/// A checkpointing session: the policy, the writer, the state of one training. Any thread may use it; it locks
+/// itself, and not while bytes move.
+pub struct ckpt {
+    session: Session,
+    /// The last answers of ckpt_path() and ckpt_best_path(), kept for the caller.
+    path: Mutex<Option<CString>>,
+    best_path: Mutex<Option<CString>>,
+}
+
+/// A metric of the logs.
+#[repr(C)]
+pub struct ckpt_metric {
+    /// Its name, UTF-8, such as "val_loss".
+    pub name: *const c_char,
+    /// Its value.
+    pub value: f64,
+}
+
+/// What a save took.
+#[repr(C)]
+pub struct ckpt_stats {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Seconds that the caller was kept.
+    pub stall_secs: f64,
+    /// Seconds of copying buffers for a save in the background; 0 in this version.
+    pub copy_secs: f64,
+    /// Seconds of writing.
+    pub write_secs: f64,
+    /// Seconds of flushing to the disk.
+    pub sync_secs: f64,
+}
+
+/// The caller's logs, each name checked. Of two metrics of one name the later counts, as in a Python dict.
+struct CallerLogs<'a>(&'a [ckpt_metric]);
+
+impl<'a> CallerLogs<'a> {
+    /// # Safety
+    /// `logs` is NULL or points to `n` metrics whose names are NULL or strings, unchanged during the call.
+    unsafe fn new(logs: *const ckpt_metric, n: usize) -> Result<CallerLogs<'a>> {
+        // SAFETY: NULL or `n` metrics by this function's contract.
+        let logs = unsafe { args::slice(logs, n, "logs") }?;
+        for (i, metric) in logs.iter().enumerate() {
+            if metric.name.is_null() {
+                return Err(invalid(format!("logs[{i}].name is NULL")));
+            }
+            // SAFETY: not NULL, so a string by this function's contract.
+            let name = unsafe { CStr::from_ptr(metric.name) };
+            if name.to_str().is_err() {
+                return Err(invalid(format!("logs[{i}].name is not UTF-8: {:?}", name.to_string_lossy())));
+            }
+        }
+        Ok(CallerLogs(logs))
+    }
+
+    fn name(metric: &ckpt_metric) -> &str {
+        // SAFETY: `new` saw that it is a string of UTF-8, and the caller changes nothing during the call.
+        unsafe { std::str::from_utf8_unchecked(CStr::from_ptr(metric.name).to_bytes()) }
+    }
+}
+
+impl Logs for CallerLogs<'_> {
+    fn get(&self, name: &str) -> Option<f64> {
+        self.0.iter().rev().find(|m| CallerLogs::name(m) == name).map(|m| m.value)
+    }
+
+    fn for_each(&self, f: &mut dyn FnMut(&str, f64)) {
+        for metric in self.0 {
+            f(CallerLogs::name(metric), metric.value);
+        }
+    }
+}
+
+/// Opens a session; *out is to be freed with ckpt_free().
+///
+/// What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
+/// removed.
+///
+/// @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
+///                         names; "batch" in saves by batches only) and every metric of the logs:
+///                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
+///                         works, digit for digit as CPython prints it; attributes and indices do not. It ends in
+///                         ".weights.h5" with save_weights_only, else in ".keras". A template that can never work is
+///                         CKPT_E_TEMPLATE, and the message shows where.
+/// @param options_or_null  copied; NULL for Keras' defaults
+/// @param out              not NULL; untouched on failure
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_new(
+    filepath: *const c_char,
+    options_or_null: Option<&ckpt_options>,
+    out: Option<&mut MaybeUninit<*mut ckpt>>,
+) -> ckpt_status {
+    guard("ckpt_new", || {
+        // SAFETY: NULL or a string, by the header's contract.
+        let filepath = unsafe { string(filepath, "filepath") }?;
+        let out = some(out, "out")?;
+        let options = options_or_null.map_or_else(Options::default, |o| o.options.clone());
+        let session = Session::new(filepath, options)?;
+        out.write(into_handle(ckpt { session, path: Mutex::new(None), best_path: Mutex::new(None) }));
+        Ok(())
+    })
+}
+
+/// Ends a session; NULL is fine. A save that was due and not made is forgotten.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_free(session: *mut ckpt) {
+    // SAFETY: NULL or from ckpt_new, freed once, by the header's contract.
+    unsafe { free_handle(session) }
+}
+
+/// An epoch begins. Without this call the epoch is that of the last ckpt_on_epoch_end() plus one, 0 at first.
+///
+/// Like every event, it forgets a save that was due and not made.
+///
+/// @param epoch  counted from 0
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_on_epoch_begin(session: Option<&ckpt>, epoch: u64) -> ckpt_status {
+    guard("ckpt_on_epoch_begin", || {
+        some(session, "session")?.session.on_epoch_begin(epoch);
+        Ok(())
+    })
+}
+
+/// A batch has ended: decides whether a save is due, where options.save_freq counts batches. Without one due it
+/// takes well under a microsecond and allocates nothing.
+///
+/// @param batch  its index in the epoch, counted from 0. It may step by more than 1; one that does not grow means a
+///               new epoch.
+/// @param logs   the metrics so far, n of them; NULL is fine where n is 0
+///
+/// CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_on_train_batch_end(
+    session: Option<&ckpt>,
+    batch: u64,
+    logs: *const ckpt_metric,
+    n: usize,
+) -> ckpt_status {
+    guard("ckpt_on_train_batch_end", || {
+        let session = &some(session, "session")?.session;
+        // SAFETY: NULL or `n` metrics with NULL or strings for names, by the header's contract.
+        let logs = unsafe { CallerLogs::new(logs, n) }?;
+        session.on_train_batch_end(batch, &logs)
+    })
+}
+
+/// An epoch has ended: decides whether a save is due, where options.save_freq is CKPT_SAVE_FREQ_EPOCH.
+///
+/// @param epoch  counted from 0
+/// @param logs   the epoch's metrics, n of them; NULL is fine where n is 0
+///
+/// CKPT_E_TEMPLATE where the file path needs a metric that the logs do not have, even when nothing would be saved,
+/// as in Keras.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_on_epoch_end(
+    session: Option<&ckpt>,
+    epoch: u64,
+    logs: *const ckpt_metric,
+    n: usize,
+) -> ckpt_status {
+    guard("ckpt_on_epoch_end", || {
+        let session = &some(session, "session")?.session;
+        // SAFETY: NULL or `n` metrics with NULL or strings for names, by the header's contract.
+        let logs = unsafe { CallerLogs::new(logs, n) }?;
+        session.on_epoch_end(epoch, &logs)
+    })
+}
+
+/// Did the last event make a save due that has not been made? false for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_should_save(session: Option<&ckpt>) -> bool {
+    answer(false, || session.is_some_and(|s| s.session.should_save()))
+}
+
+/// Where the save that is due goes; NULL if none is due, and for NULL. Valid until the session's next event, save or
+/// free.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_path(session: Option<&ckpt>) -> *const c_char {
+    answer(ptr::null(), || {
+        let Some(handle) = session else { return ptr::null() };
+        match handle.session.due_path() {
+            Some(path) => keep(&handle.path, path).unwrap_or(ptr::null()),
+            None => ptr::null(),
+        }
+    })
+}
+
+/// Keeps an answer as a C string; one that has not changed keeps its address.
+fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const c_char> {
+    let mut slot = slot.lock();
+    if slot.as_ref().is_none_or(|old| old.as_bytes() != text.as_bytes()) {
+        let text = CString::new(text)
+            .map_err(|e| Error::new(Status::Internal, format!("a path has a NUL at byte {}", e.nul_position())))?;
+        *slot = Some(text);
+    }
+    Ok(slot.as_ref().map_or(ptr::null(), |text| text.as_ptr()))
+}
+
+/// Makes the save that is due: CKPT_E_STATE if none is.
+///
+/// The file is written under a temporary name in the destination's directory, flushed, and renamed (then the
+/// directory is flushed): at every instant, also after a crash, the destination is the whole old file or the whole
+/// new one. Missing directories are made. After a failure the old file stands, and what was best is still best, so
+/// that the next chance is not lost; the save is no longer due. No lock is held while bytes move.
+///
+/// @param model  unchanged during the call, as are its buffers
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_save(session: Option<&ckpt>, model: Option<&ckpt_model>) -> ckpt_status {
+    guard("ckpt_save", || {
+        let session = &some(session, "session")?.session;
+        session.save(&some(model, "model")?.model)
+    })
+}
+
+/// Returns when the buffers of all saves may change again: at once in this version, where saves are synchronous.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_wait_buffers(session: Option<&ckpt>) -> ckpt_status {
+    guard("ckpt_wait_buffers", || some(session, "session").map(|_| ()))
+}
+
+/// Returns when all saves are durable: at once in this version, where saves are synchronous.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_wait(session: Option<&ckpt>) -> ckpt_status {
+    guard("ckpt_wait", || some(session, "session").map(|_| ()))
+}
+
+/// The value to beat: the best monitored value among the saves so far, or the initial threshold. As Keras'
+/// ModelCheckpoint, it is kept under save_best_only; CKPT_E_NOT_FOUND before the first.
+///
+/// @param out  not NULL; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_best(session: Option<&ckpt>, out: Option<&mut MaybeUninit<f64>>) -> ckpt_status {
+    guard("ckpt_best", || {
+        let session = &some(session, "session")?.session;
+        let out = some(out, "out")?;
+        out.write(session.best()?);
+        Ok(())
+    })
+}
+
+/// The file of the best save that this session has made and that still stands, by the monitored metric.
+/// CKPT_E_NOT_FOUND before the first.
+///
+/// @param out  not NULL; *out is valid until the session's next save or free; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_best_path(
+    session: Option<&ckpt>,
+    out: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_best_path", || {
+        let session = some(session, "session")?;
+        let out = some(out, "out")?;
+        out.write(keep(&session.best_path, session.session.best_path()?)?);
+        Ok(())
+    })
+}
+
+/// Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_load_best(session: Option<&ckpt>, model: Option<&mut ckpt_model>) -> ckpt_status {
+    guard("ckpt_load_best", || {
+        let session = &some(session, "session")?.session;
+        let model = &mut some(model, "model")?.model;
+        session.load_best(model)
+    })
+}
+
+/// Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
+/// template (a .keras file has its config), that its directory can be made and written to, and that a checkpoint
+/// fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
+/// every other. Not needed.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_prepare(session: Option<&ckpt>, model: Option<&ckpt_model>) -> ckpt_status {
+    guard("ckpt_prepare", || {
+        let session = &some(session, "session")?.session;
+        session.prepare(&some(model, "model")?.model)
+    })
+}
+
+/// What the last finished save took; CKPT_E_NOT_FOUND before the first.
+///
+/// @param out  not NULL; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_last_stats(
+    session: Option<&ckpt>,
+    out: Option<&mut MaybeUninit<ckpt_stats>>,
+) -> ckpt_status {
+    guard("ckpt_last_stats", || {
+        let session = &some(session, "session")?.session;
+        let out = some(out, "out")?;
+        let stats = session.last_stats()?;
+        out.write(ckpt_stats {
+            bytes: stats.bytes,
+            stall_secs: stats.stall_secs,
+            copy_secs: 0.0,
+            write_secs: stats.write_secs,
+            sync_secs: stats.sync_secs,
+        });
+        Ok(())
+    })
+}
