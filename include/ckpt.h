@@ -495,7 +495,7 @@ void ckpt_free(struct ckpt *session);
  *
  * @param epoch  counted from 0
  */
-enum ckpt_status ckpt_on_epoch_begin(const struct ckpt *session, uint64_t epoch);
+enum ckpt_status ckpt_on_epoch_begin(struct ckpt *session, uint64_t epoch);
 
 /**
  * A batch has ended: decides whether a save is due, where options.save_freq counts batches. Without one due it
@@ -507,7 +507,7 @@ enum ckpt_status ckpt_on_epoch_begin(const struct ckpt *session, uint64_t epoch)
  *
  * CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
  */
-enum ckpt_status ckpt_on_train_batch_end(const struct ckpt *session,
+enum ckpt_status ckpt_on_train_batch_end(struct ckpt *session,
                                          uint64_t batch,
                                          const struct ckpt_metric *logs,
                                          size_t n);
@@ -521,7 +521,7 @@ enum ckpt_status ckpt_on_train_batch_end(const struct ckpt *session,
  * CKPT_E_TEMPLATE where the file path needs a metric that the logs do not have, even when nothing would be saved,
  * as in Keras.
  */
-enum ckpt_status ckpt_on_epoch_end(const struct ckpt *session,
+enum ckpt_status ckpt_on_epoch_end(struct ckpt *session,
                                    uint64_t epoch,
                                    const struct ckpt_metric *logs,
                                    size_t n);
@@ -547,18 +547,18 @@ const char *ckpt_path(const struct ckpt *session);
  *
  * @param model  unchanged during the call, as are its buffers
  */
-enum ckpt_status ckpt_save(const struct ckpt *session,
+enum ckpt_status ckpt_save(struct ckpt *session,
                            const struct ckpt_model *model);
 
 /**
  * Returns when the buffers of all saves may change again: at once in this version, where saves are synchronous.
  */
-enum ckpt_status ckpt_wait_buffers(const struct ckpt *session);
+enum ckpt_status ckpt_wait_buffers(struct ckpt *session);
 
 /**
  * Returns when all saves are durable: at once in this version, where saves are synchronous.
  */
-enum ckpt_status ckpt_wait(const struct ckpt *session);
+enum ckpt_status ckpt_wait(struct ckpt *session);
 
 /**
  * The value to beat: the best monitored value among the saves so far, or the initial threshold. As Keras'
@@ -579,7 +579,7 @@ enum ckpt_status ckpt_best_path(const struct ckpt *session, const char **out);
 /**
  * Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does.
  */
-enum ckpt_status ckpt_load_best(const struct ckpt *session, struct ckpt_model *model);
+enum ckpt_status ckpt_load_best(struct ckpt *session, struct ckpt_model *model);
 
 /**
  * Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
@@ -587,7 +587,7 @@ enum ckpt_status ckpt_load_best(const struct ckpt *session, struct ckpt_model *m
  * fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
  * every other. Not needed.
  */
-enum ckpt_status ckpt_prepare(const struct ckpt *session,
+enum ckpt_status ckpt_prepare(struct ckpt *session,
                               const struct ckpt_model *model);
 
 /**

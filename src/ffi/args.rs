@@ -50,7 +50,10 @@ pub(super) unsafe fn slice<'a, T>(first: *const T, n: usize, argument: &str) -> 
 /// The value of an enum argument, by its number.
 pub(super) fn choice<T: Copy>(number: c_int, values: &[T], argument: &str) -> Result<T> {
     usize::try_from(number).ok().and_then(|i| values.get(i)).copied().ok_or_else(|| {
-        invalid(format!("{argument} is {number}: expected a number from 0 to {}", values.len().saturating_sub(1)))
+        invalid(format!(
+            "{argument} is {number}: expected a number from 0 to {}",
+            values.len().saturating_sub(1)
+        ))
     })
 }
 

@@ -3,7 +3,11 @@
 //! Handles and places for results enter as `Option` of a reference, whose `None` is C's NULL: the header's contract
 //! (a handle came from its `_new`, was not freed, and is used by one thread at a time where it says so) makes that
 //! sound. Enums enter as plain integers, since an invalid Rust enum is undefined behaviour.
-#![allow(non_camel_case_types, clippy::missing_safety_doc, reason = "the names and contracts are those of the header")]
+#![allow(
+    non_camel_case_types,
+    clippy::missing_safety_doc,
+    reason = "the names and contracts are those of the header"
+)]
 
 mod args;
 mod model;

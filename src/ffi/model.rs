@@ -122,7 +122,9 @@ pub unsafe extern "C" fn ckpt_model_add(
         let path = unsafe { string(path, "path") }?;
         let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
         if rank > MAX_RANK {
-            return Err(invalid(format!("rank of tensor '{path}' is {rank}: at most {MAX_RANK} is possible")));
+            return Err(invalid(format!(
+                "rank of tensor '{path}' is {rank}: at most {MAX_RANK} is possible"
+            )));
         }
         // SAFETY: NULL or `rank` elements, by the header's contract.
         let shape = unsafe { args::slice(shape, rank, "shape") }?;
@@ -130,7 +132,8 @@ pub unsafe extern "C" fn ckpt_model_add(
             .iter()
             .enumerate()
             .map(|(axis, &n)| {
-                u64::try_from(n).map_err(|_| invalid(format!("shape[{axis}] of tensor '{path}' is negative: {n}")))
+                u64::try_from(n)
+                    .map_err(|_| invalid(format!("shape[{axis}] of tensor '{path}' is negative: {n}")))
             })
             .collect::<Result<Vec<u64>>>()?;
         let strides = if strides_or_null.is_null() {

@@ -109,7 +109,10 @@ fn set(
 /// Sets the metric that decides what is best: a name in the logs, such as "val_loss", the default. UTF-8, not
 /// empty; copied.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_monitor(options: Option<&mut ckpt_options>, metric: *const c_char) -> ckpt_status {
+pub extern "C" fn ckpt_options_set_monitor(
+    options: Option<&mut ckpt_options>,
+    metric: *const c_char,
+) -> ckpt_status {
     set("ckpt_options_set_monitor", options, |o| {
         // SAFETY: NULL or a string, by the header's contract.
         let metric = unsafe { string(metric, "metric") }?;
@@ -123,7 +126,10 @@ pub extern "C" fn ckpt_options_set_monitor(options: Option<&mut ckpt_options>, m
 
 /// Sets what counts as better; CKPT_MODE_AUTO by default.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_mode(options: Option<&mut ckpt_options>, mode: ckpt_mode_arg) -> ckpt_status {
+pub extern "C" fn ckpt_options_set_mode(
+    options: Option<&mut ckpt_options>,
+    mode: ckpt_mode_arg,
+) -> ckpt_status {
     set("ckpt_options_set_mode", options, |o| {
         o.policy.mode = args::choice(mode, &[Mode::Auto, Mode::Min, Mode::Max], "mode")?;
         Ok(())
@@ -158,7 +164,10 @@ pub extern "C" fn ckpt_options_set_save_weights_only(
 /// Sets when a save comes up: CKPT_SAVE_FREQ_EPOCH (0, the default) for the end of each epoch, n for every n
 /// batches, counted across epochs as Keras counts them.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_save_freq(options: Option<&mut ckpt_options>, batches: u64) -> ckpt_status {
+pub extern "C" fn ckpt_options_set_save_freq(
+    options: Option<&mut ckpt_options>,
+    batches: u64,
+) -> ckpt_status {
     set("ckpt_options_set_save_freq", options, |o| {
         o.policy.save_freq = batches;
         Ok(())
@@ -183,7 +192,10 @@ pub extern "C" fn ckpt_options_set_initial_value_threshold(
 /// Sets by how much a value has to be better than the best to count as an improvement; 0 by default. In the
 /// metric's units; its sign does not matter, as in Keras' MonitorCallback. NaN and infinities are refused.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_min_delta(options: Option<&mut ckpt_options>, min_delta: f64) -> ckpt_status {
+pub extern "C" fn ckpt_options_set_min_delta(
+    options: Option<&mut ckpt_options>,
+    min_delta: f64,
+) -> ckpt_status {
     set("ckpt_options_set_min_delta", options, |o| {
         if !min_delta.is_finite() {
             return Err(invalid(format!("min_delta is {min_delta}: expected a finite number")));
@@ -197,7 +209,10 @@ pub extern "C" fn ckpt_options_set_min_delta(options: Option<&mut ckpt_options>,
 ///
 /// The lines go to the log function where one is set, else to standard output (warnings to standard error).
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_verbose(options: Option<&mut ckpt_options>, verbose: c_int) -> ckpt_status {
+pub extern "C" fn ckpt_options_set_verbose(
+    options: Option<&mut ckpt_options>,
+    verbose: c_int,
+) -> ckpt_status {
     set("ckpt_options_set_verbose", options, |o| {
         o.policy.verbose = args::choice(verbose, &[false, true], "verbose")?;
         Ok(())
@@ -251,7 +266,10 @@ fn sink(
 /// Sets how saves run beside the training; CKPT_ASYNC_OFF by default. The other kinds are CKPT_E_UNSUPPORTED in
 /// this version.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_async(options: Option<&mut ckpt_options>, kind: ckpt_async_arg) -> ckpt_status {
+pub extern "C" fn ckpt_options_set_async(
+    options: Option<&mut ckpt_options>,
+    kind: ckpt_async_arg,
+) -> ckpt_status {
     set("ckpt_options_set_async", options, |_| match args::choice(kind, &[0, 1, 2, 3], "kind")? {
         0 => Ok(()),
         _ => Err(Error::new(
@@ -308,7 +326,10 @@ pub extern "C" fn ckpt_options_set_keep_best(options: Option<&mut ckpt_options>,
 /// Keeps the saves of every n-th epoch, counted from 1; 0, the default, turns this rule off. See
 /// ckpt_options_set_keep_last().
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_keep_every(options: Option<&mut ckpt_options>, epochs: u64) -> ckpt_status {
+pub extern "C" fn ckpt_options_set_keep_every(
+    options: Option<&mut ckpt_options>,
+    epochs: u64,
+) -> ckpt_status {
     set("ckpt_options_set_keep_every", options, |o| {
         o.policy.keep_every = epochs;
         Ok(())

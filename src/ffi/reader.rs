@@ -165,7 +165,10 @@ pub unsafe extern "C" fn ckpt_reader_read(
 /// CKPT_E_MISMATCH, and no buffer is touched. What else the file holds is ignored. After a later failure the
 /// content of the buffers is not defined.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_reader_load(reader: Option<&ckpt_reader>, model: Option<&mut ckpt_model>) -> ckpt_status {
+pub extern "C" fn ckpt_reader_load(
+    reader: Option<&ckpt_reader>,
+    model: Option<&mut ckpt_model>,
+) -> ckpt_status {
     guard("ckpt_reader_load", || {
         let reader = &some(reader, "reader")?.reader;
         some(model, "model")?.model.load(reader, 0)

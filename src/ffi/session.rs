@@ -88,6 +88,15 @@ impl Logs for CallerLogs<'_> {
     }
 }
 
+/// The session behind a pointer that C has as `ckpt *`, since the call changes its state; it locks itself.
+///
+/// # Safety
+/// `session` is NULL or came from ckpt_new() and was not freed.
+unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
+    // SAFETY: by this function's contract NULL or valid, and only ever shared.
+    some(unsafe { session.as_ref() }, "session")
+}
+
 /// Opens a session; *out is to be freed with ckpt_free().
 ///
 /// What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
@@ -131,9 +140,10 @@ pub unsafe extern "C" fn ckpt_free(session: *mut ckpt) {
 ///
 /// @param epoch  counted from 0
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_on_epoch_begin(session: Option<&ckpt>, epoch: u64) -> ckpt_status {
+pub unsafe extern "C" fn ckpt_on_epoch_begin(session: *mut ckpt, epoch: u64) -> ckpt_status {
     guard("ckpt_on_epoch_begin", || {
-        some(session, "session")?.session.on_epoch_begin(epoch);
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        unsafe { open(session) }?.session.on_epoch_begin(epoch);
         Ok(())
     })
 }
@@ -148,13 +158,14 @@ pub extern "C" fn ckpt_on_epoch_begin(session: Option<&ckpt>, epoch: u64) -> ckp
 /// CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_on_train_batch_end(
-    session: Option<&ckpt>,
+    session: *mut ckpt,
     batch: u64,
     logs: *const ckpt_metric,
     n: usize,
 ) -> ckpt_status {
     guard("ckpt_on_train_batch_end", || {
-        let session = &some(session, "session")?.session;
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        let session = &unsafe { open(session) }?.session;
         // SAFETY: NULL or `n` metrics with NULL or strings for names, by the header's contract.
         let logs = unsafe { CallerLogs::new(logs, n) }?;
         session.on_train_batch_end(batch, &logs)
@@ -170,13 +181,14 @@ pub unsafe extern "C" fn ckpt_on_train_batch_end(
 /// as in Keras.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_on_epoch_end(
-    session: Option<&ckpt>,
+    session: *mut ckpt,
     epoch: u64,
     logs: *const ckpt_metric,
     n: usize,
 ) -> ckpt_status {
     guard("ckpt_on_epoch_end", || {
-        let session = &some(session, "session")?.session;
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        let session = &unsafe { open(session) }?.session;
         // SAFETY: NULL or `n` metrics with NULL or strings for names, by the header's contract.
         let logs = unsafe { CallerLogs::new(logs, n) }?;
         session.on_epoch_end(epoch, &logs)
@@ -206,8 +218,9 @@ pub extern "C" fn ckpt_path(session: Option<&ckpt>) -> *const c_char {
 fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const c_char> {
     let mut slot = slot.lock();
     if slot.as_ref().is_none_or(|old| old.as_bytes() != text.as_bytes()) {
-        let text = CString::new(text)
-            .map_err(|e| Error::new(Status::Internal, format!("a path has a NUL at byte {}", e.nul_position())))?;
+        let text = CString::new(text).map_err(|e| {
+            Error::new(Status::Internal, format!("a path has a NUL at byte {}", e.nul_position()))
+        })?;
         *slot = Some(text);
     }
     Ok(slot.as_ref().map_or(ptr::null(), |text| text.as_ptr()))
@@ -222,23 +235,30 @@ fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const c_char> {
 ///
 /// @param model  unchanged during the call, as are its buffers
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_save(session: Option<&ckpt>, model: Option<&ckpt_model>) -> ckpt_status {
+pub unsafe extern "C" fn ckpt_save(session: *mut ckpt, model: Option<&ckpt_model>) -> ckpt_status {
     guard("ckpt_save", || {
-        let session = &some(session, "session")?.session;
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        let session = &unsafe { open(session) }?.session;
         session.save(&some(model, "model")?.model)
     })
 }
 
 /// Returns when the buffers of all saves may change again: at once in this version, where saves are synchronous.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_wait_buffers(session: Option<&ckpt>) -> ckpt_status {
-    guard("ckpt_wait_buffers", || some(session, "session").map(|_| ()))
+pub unsafe extern "C" fn ckpt_wait_buffers(session: *mut ckpt) -> ckpt_status {
+    guard("ckpt_wait_buffers", || {
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        unsafe { open(session) }.map(|_| ())
+    })
 }
 
 /// Returns when all saves are durable: at once in this version, where saves are synchronous.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_wait(session: Option<&ckpt>) -> ckpt_status {
-    guard("ckpt_wait", || some(session, "session").map(|_| ()))
+pub unsafe extern "C" fn ckpt_wait(session: *mut ckpt) -> ckpt_status {
+    guard("ckpt_wait", || {
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        unsafe { open(session) }.map(|_| ())
+    })
 }
 
 /// The value to beat: the best monitored value among the saves so far, or the initial threshold. As Keras'
@@ -274,9 +294,10 @@ pub extern "C" fn ckpt_best_path(
 
 /// Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_load_best(session: Option<&ckpt>, model: Option<&mut ckpt_model>) -> ckpt_status {
+pub unsafe extern "C" fn ckpt_load_best(session: *mut ckpt, model: Option<&mut ckpt_model>) -> ckpt_status {
     guard("ckpt_load_best", || {
-        let session = &some(session, "session")?.session;
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        let session = &unsafe { open(session) }?.session;
         let model = &mut some(model, "model")?.model;
         session.load_best(model)
     })
@@ -287,9 +308,10 @@ pub extern "C" fn ckpt_load_best(session: Option<&ckpt>, model: Option<&mut ckpt
 /// fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
 /// every other. Not needed.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_prepare(session: Option<&ckpt>, model: Option<&ckpt_model>) -> ckpt_status {
+pub unsafe extern "C" fn ckpt_prepare(session: *mut ckpt, model: Option<&ckpt_model>) -> ckpt_status {
     guard("ckpt_prepare", || {
-        let session = &some(session, "session")?.session;
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        let session = &unsafe { open(session) }?.session;
         session.prepare(&some(model, "model")?.model)
     })
 }

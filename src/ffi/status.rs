@@ -94,7 +94,10 @@ pub(super) fn guard(function: &str, body: impl FnOnce() -> Result<()>) -> ckpt_s
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("a panic without a message");
-            fail(function, &Error::new(Status::Internal, format!("a bug in libckpt, please report it: {text}")))
+            fail(
+                function,
+                &Error::new(Status::Internal, format!("a bug in libckpt, please report it: {text}")),
+            )
         }
     }
 }
