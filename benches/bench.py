@@ -20,46 +20,19 @@ os.environ.setdefault("KERAS_BACKEND", "numpy")
 import h5py
 import numpy as np
 
-CONFIG = b'{"module": "keras", "class_name": "Sequential", "config": {"name": "m", "layers": []}}'
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "python"))
+from capi import Lib
+
+CONFIG = '{"module": "keras", "class_name": "Sequential", "config": {"name": "m", "layers": []}}'
 
 
-class Lib:
-    """The calls of ckpt.h that a benchmark needs, checked."""
+def model_of(lib, tensors):
+    names = {g: g.rsplit("/", 1)[-1] for g in {p.rsplit("/vars/", 1)[0] for p, _ in tensors}}
+    return lib.model(tensors, names, CONFIG)
 
-    def __init__(self, path):
-        self.c = ctypes.CDLL(path)
-        self.c.ckpt_last_error.restype = ctypes.c_char_p
 
-    def __call__(self, function, *args):
-        if getattr(self.c, function)(*args) != 0:
-            raise RuntimeError(self.c.ckpt_last_error().decode())
-
-    def make(self, function, *args):
-        out = ctypes.c_void_p()
-        self(function, *args, ctypes.byref(out))
-        return out
-
-    def model(self, tensors):
-        model = self.make("ckpt_model_new")
-        for path, a in tensors:
-            shape = (ctypes.c_int64 * a.ndim)(*a.shape)
-            self("ckpt_model_add", model, path.encode(), 0, ctypes.c_size_t(a.ndim), shape, None,
-                 ctypes.c_void_p(a.ctypes.data))
-        for group in {p.rsplit("/vars/", 1)[0] for p, _ in tensors}:
-            self("ckpt_model_set_name", model, group.encode(), group.rsplit("/", 1)[-1].encode())
-        self("ckpt_model_set_config", model, CONFIG)
-        return model
-
-    def session(self, template):
-        options = self.make("ckpt_options_new")
-        self("ckpt_options_set_durability", options, 1)
-        self("ckpt_options_set_save_weights_only", options, ctypes.c_bool(template.endswith(".weights.h5")))
-        session = self.make("ckpt_new", template.encode(), options)
-        self.c.ckpt_options_free(options)
-        return session
-
-    def due(self, session):
-        self("ckpt_on_epoch_end", session, ctypes.c_uint64(0), None, ctypes.c_size_t(0))
+def session_of(lib, template):
+    return lib.session(template, durability=1, save_weights_only=ctypes.c_bool(template.endswith(".weights.h5")))
 
 
 def timed(f):
@@ -129,20 +102,20 @@ class Bench:
 
     def replay(self, tensors, template):
         """A contestant that makes further saves of one model."""
-        model, session = self.lib.model(tensors), self.lib.session(os.path.join(self.dir, template))
+        model, session = model_of(self.lib, tensors), session_of(self.lib, os.path.join(self.dir, template))
 
         def run(_):
-            self.lib.due(session)
+            self.lib.epoch_end(session, 0)
             return timed(lambda: self.lib("ckpt_save", session, model))
         return run
 
     def first(self, tensors, template):
         """A contestant that makes the first save of a new model each time."""
-        session = self.lib.session(os.path.join(self.dir, template))
+        session = session_of(self.lib, os.path.join(self.dir, template))
 
         def run(_):
-            model = self.lib.model(tensors)
-            self.lib.due(session)
+            model = model_of(self.lib, tensors)
+            self.lib.epoch_end(session, 0)
             seconds = timed(lambda: self.lib("ckpt_save", session, model))
             self.lib.c.ckpt_model_free(model)
             return seconds
@@ -150,7 +123,7 @@ class Bench:
 
 
 def main():
-    lib = Lib(os.path.abspath(sys.argv[1]))
+    lib = Lib(sys.argv[1])
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 9
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
     print(f"machine: {cpu}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; "

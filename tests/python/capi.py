@@ -1,0 +1,103 @@
+"""ckpt.h through ctypes, for the tests and the benchmarks: every call checked, arrays in and out."""
+import ctypes
+import os
+
+import numpy as np
+
+DTYPES = ["float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
+          "uint64", "bool"]
+
+
+class Metric(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("value", ctypes.c_double)]
+
+
+class TensorInfo(ctypes.Structure):
+    _fields_ = [("path", ctypes.c_char_p), ("dtype", ctypes.c_int), ("rank", ctypes.c_size_t),
+                ("shape", ctypes.POINTER(ctypes.c_int64)), ("nbytes", ctypes.c_uint64)]
+
+
+class Failure(Exception):
+    """A call that failed: its status' name and the library's message."""
+
+    def __init__(self, status, message):
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+class Lib:
+    """The library. `lib("ckpt_wait", session)` calls and checks; `lib.make("ckpt_model_new")` gives the result."""
+
+    def __init__(self, path=None):
+        path = path or os.environ.get("CKPT_TEST_LIBRARY")
+        if not path:
+            raise SystemExit("CKPT_TEST_LIBRARY is not set: run `make test`, or set it to libckpt.so")
+        self.c = ctypes.CDLL(os.path.abspath(path))
+        for function in ("ckpt_last_error", "ckpt_status_name", "ckpt_path"):
+            getattr(self.c, function).restype = ctypes.c_char_p
+        self.c.ckpt_should_save.restype = ctypes.c_bool
+        self.c.ckpt_reader_len.restype = ctypes.c_size_t
+
+    def __call__(self, function, *args):
+        status = getattr(self.c, function)(*args)
+        if status != 0:
+            raise Failure(self.c.ckpt_status_name(status).decode(), self.c.ckpt_last_error().decode())
+
+    def make(self, function, *args, kind=ctypes.c_void_p):
+        out = kind()
+        self(function, *args, ctypes.byref(out))
+        return out
+
+    def model(self, tensors, names=(), config=None):
+        """A model of {path: array}; names are {group: name}. The arrays have to outlive it."""
+        model = self.make("ckpt_model_new")
+        for path, a in dict(tensors).items():
+            shape = (ctypes.c_int64 * a.ndim)(*a.shape)
+            strides = (ctypes.c_int64 * a.ndim)(*(s // a.itemsize for s in a.strides))
+            self("ckpt_model_add", model, path.encode(), DTYPES.index(str(a.dtype)), ctypes.c_size_t(a.ndim), shape,
+                 None if a.flags.c_contiguous else strides, ctypes.c_void_p(a.ctypes.data))
+        for group, name in dict(names).items():
+            self("ckpt_model_set_name", model, group.encode(), name.encode())
+        if config is not None:
+            self("ckpt_model_set_config", model, config.encode())
+        return model
+
+    def save(self, path, tensors, names=(), config=None):
+        model = self.model(tensors, names, config)
+        try:
+            self("ckpt_model_save", model, os.fspath(path).encode())
+        finally:
+            self.c.ckpt_model_free(model)
+
+    def session(self, template, **options):
+        """A session; options by the names of their setters: save_freq=ctypes.c_uint64(3)."""
+        o = self.make("ckpt_options_new")
+        for name, value in options.items():
+            self(f"ckpt_options_set_{name}", o, value)
+        try:
+            return self.make("ckpt_new", template.encode(), o)
+        finally:
+            self.c.ckpt_options_free(o)
+
+    def epoch_end(self, session, epoch, **logs):
+        metrics = (Metric * len(logs))(*(Metric(k.encode(), v) for k, v in logs.items()))
+        self("ckpt_on_epoch_end", session, ctypes.c_uint64(epoch), metrics, ctypes.c_size_t(len(logs)))
+
+    def read(self, path):
+        """{path: array} of a checkpoint, checksums verified."""
+        import ml_dtypes  # registers bfloat16
+        reader = self.make("ckpt_reader_open", os.fspath(path).encode())
+        try:
+            tensors = {}
+            for i in range(self.c.ckpt_reader_len(reader)):
+                info = self.make("ckpt_reader_tensor", reader, ctypes.c_size_t(i), kind=TensorInfo)
+                dtype = ml_dtypes.bfloat16 if info.dtype == 3 else DTYPES[info.dtype]
+                a = np.empty(info.shape[:info.rank], dtype)
+                assert a.nbytes == info.nbytes
+                self("ckpt_reader_read", reader, ctypes.c_size_t(i), ctypes.c_void_p(a.ctypes.data),
+                     ctypes.c_size_t(a.nbytes))
+                tensors[info.path.decode()] = a
+            self("ckpt_reader_verify", reader)
+            return tensors
+        finally:
+            self.c.ckpt_reader_free(reader)
