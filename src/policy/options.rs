@@ -1,0 +1,86 @@
+//! The options of `keras.callbacks.ModelCheckpoint` that decide when and where, and those of retention.
+
+use super::direction::Mode;
+use crate::error::{Error, Result, Status};
+
+/// When to save, what is best, and what to keep. The defaults are Keras'.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// The metric that is watched.
+    pub monitor: String,
+    /// Whether more or less of it is better.
+    pub mode: Mode,
+    /// Save only what is better than all before.
+    pub save_best_only: bool,
+    /// Save the weights alone, not the whole model.
+    pub save_weights_only: bool,
+    /// Save every so many batches; 0: at the end of every epoch.
+    pub save_freq: u64,
+    /// The best that there is before the first save.
+    pub initial_value_threshold: Option<f64>,
+    /// What differs by less is no improvement; the sign does not matter, as in Keras.
+    pub min_delta: f64,
+    /// Say what is done, in Keras' words.
+    pub verbose: bool,
+    /// Keep the last so many saves; 0: this rule is off.
+    pub keep_last: u64,
+    /// Keep the so many best saves; 0: this rule is off.
+    pub keep_best: u64,
+    /// Keep the saves of every so manieth epoch; 0: this rule is off.
+    pub keep_every: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            monitor: "val_loss".to_owned(),
+            mode: Mode::Auto,
+            save_best_only: false,
+            save_weights_only: false,
+            save_freq: 0,
+            initial_value_threshold: None,
+            min_delta: 0.0,
+            verbose: false,
+            keep_last: 0,
+            keep_best: 0,
+            keep_every: 0,
+        }
+    }
+}
+
+/// The endings of whole models.
+const MODEL: [&str; 2] = [".keras", ".h5"];
+
+/// The endings of weights alone: Keras', its shards' index, and safetensors.
+const WEIGHTS: [&str; 3] = [".weights.h5", ".weights.json", ".safetensors"];
+
+impl Options {
+    /// Refuses what makes no sense.
+    pub(super) fn check(&self) -> Result<()> {
+        let problem = if self.monitor.is_empty() {
+            "monitor is empty: it is the name of a metric, as in 'val_loss'".to_owned()
+        } else if self.initial_value_threshold.is_some_and(f64::is_nan) {
+            "initial_value_threshold is NaN: nothing is better than that".to_owned()
+        } else if !self.min_delta.is_finite() {
+            format!("min_delta is {}: expected a finite number", self.min_delta)
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(Status::InvalidArgument, problem))
+    }
+
+    /// Refuses a file path whose ending does not go with `save_weights_only`; as in Keras, it is the template's
+    /// own ending that counts, in small letters.
+    pub(super) fn check_ending(&self, filepath: &str) -> Result<()> {
+        let ends = |endings: &[&str]| endings.iter().any(|ending| filepath.ends_with(ending));
+        let problem = match (self.save_weights_only, ends(&WEIGHTS), ends(&MODEL)) {
+            (true, true, _) | (false, false, true) => return Ok(()),
+            (true, false, _) => "with save_weights_only the filepath must end in '.weights.h5'",
+            (false, true, _) => {
+                "this ending is for weights alone: set save_weights_only, or end the filepath in '.keras'"
+            }
+            (false, false, false) => "the filepath must end in '.keras' (or '.h5')",
+        };
+        Err(Error::new(Status::InvalidArgument, format!("filepath '{filepath}': {problem}")))
+    }
+}

@@ -1,0 +1,105 @@
+//! What to keep: which checkpoints go once a new one is durable.
+
+use std::cmp::Ordering;
+
+use super::direction::Direction;
+use super::options::Options;
+
+/// A checkpoint that is durable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The file.
+    pub path: String,
+    /// The save counter: the larger is the newer.
+    pub counter: u64,
+    /// The epoch that it was saved in, from 0.
+    pub epoch: u64,
+    /// The monitored value, where the logs had it.
+    pub value: Option<f64>,
+}
+
+/// The checkpoints of a session and the rules by which they stay. Deletes nothing itself.
+///
+/// A checkpoint stays if it is among the last `keep_last`, among the `keep_best` best, or if the number of its
+/// epoch (from 1) is a multiple of `keep_every`. The newest and the best always stay. With every rule off all do.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    keep_last: u64,
+    keep_best: u64,
+    keep_every: u64,
+    direction: Direction,
+    /// By counter, the oldest first.
+    records: Vec<Record>,
+}
+
+impl Retention {
+    /// No checkpoints yet.
+    pub fn new(options: &Options, direction: Direction) -> Retention {
+        let &Options { keep_last, keep_best, keep_every, .. } = options;
+        Retention { keep_last, keep_best, keep_every, direction, records: Vec::new() }
+    }
+
+    /// The checkpoints that stand, the oldest first.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The newest checkpoint.
+    pub fn newest(&self) -> Option<&Record> {
+        self.records.last()
+    }
+
+    /// The checkpoint with the best monitored value; of equal ones the oldest.
+    pub fn best(&self) -> Option<&Record> {
+        self.ranked().first().copied()
+    }
+
+    /// Takes over a checkpoint that stands already, as a resume finds it. One of the same path is replaced: two
+    /// saves to one path are one file.
+    pub fn adopt(&mut self, record: Record) {
+        self.records.retain(|r| r.path != record.path);
+        let at = self.records.partition_point(|r| r.counter <= record.counter);
+        self.records.insert(at, record);
+    }
+
+    /// A save is durable: takes it over, and lets go of the checkpoints that no rule keeps. Their files are to be
+    /// deleted.
+    pub fn saved(&mut self, record: Record) -> Vec<String> {
+        self.adopt(record);
+        if (self.keep_last, self.keep_best, self.keep_every) == (0, 0, 0) {
+            return Vec::new();
+        }
+        let n = self.records.len();
+        let last = n.saturating_sub(clamp(self.keep_last.max(1)));
+        let best = self.ranked().into_iter().take(clamp(self.keep_best.max(1)));
+        let best: Vec<u64> = best.map(|r| r.counter).collect();
+        let every = self.keep_every;
+        let mut gone = Vec::new();
+        let mut place = 0;
+        self.records.retain(|r| {
+            let is_nth_epoch = every > 0 && (u128::from(r.epoch) + 1).is_multiple_of(u128::from(every));
+            let stays = place >= last || is_nth_epoch || best.contains(&r.counter);
+            place += 1;
+            if !stays {
+                gone.push(r.path.clone());
+            }
+            stays
+        });
+        gone
+    }
+
+    /// The checkpoints that have a value, the best first; of equal ones the older first.
+    fn ranked(&self) -> Vec<&Record> {
+        let value = |r: &Record| r.value.filter(|v| !v.is_nan());
+        let mut ranked: Vec<&Record> = self.records.iter().filter(|r| value(r).is_some()).collect();
+        ranked.sort_by(|a, b| {
+            let order = value(a).partial_cmp(&value(b)).unwrap_or(Ordering::Equal);
+            if self.direction == Direction::Up { order.reverse() } else { order }
+        });
+        ranked
+    }
+}
+
+fn clamp(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}

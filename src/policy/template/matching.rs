@@ -1,0 +1,94 @@
+//! Could a template have written this path?
+
+use super::parse::{Field, FieldSpec, Part};
+use super::spec::{Kind, Spec};
+
+/// May say yes to a path that the template cannot write, but never no to one that it can: literals are
+/// compared, and a field may be any run of the characters that its spec yields.
+pub(super) fn matches(parts: &[Part], path: &str) -> bool {
+    let path: Vec<char> = path.chars().collect();
+    // reached[i]: the parts so far may have written the first i characters.
+    let mut reached = vec![false; path.len() + 1];
+    if let Some(start) = reached.first_mut() {
+        *start = true;
+    }
+    for part in parts {
+        reached = match part {
+            Part::Literal(text) => after_literal(&reached, &path, text),
+            Part::Field(field) => after_field(&reached, &path, field),
+        };
+    }
+    reached.last() == Some(&true)
+}
+
+fn after_literal(reached: &[bool], path: &[char], literal: &str) -> Vec<bool> {
+    let literal: Vec<char> = literal.chars().collect();
+    let mut next = vec![false; reached.len()];
+    for (end, slot) in next.iter_mut().enumerate().skip(literal.len()) {
+        let start = end - literal.len();
+        *slot = reached.get(start) == Some(&true) && path.get(start..end) == Some(&literal);
+    }
+    next
+}
+
+fn after_field(reached: &[bool], path: &[char], field: &Field) -> Vec<bool> {
+    let least = field.least();
+    let mut next = vec![false; reached.len()];
+    // The first place from which the field may reach up to here, if there is one.
+    let mut first = None;
+    for (end, slot) in next.iter_mut().enumerate() {
+        if end > 0 && !path.get(end - 1).is_some_and(|&c| field.yields(c)) {
+            first = None;
+        }
+        if first.is_none() && reached.get(end) == Some(&true) {
+            first = Some(end);
+        }
+        *slot = first.is_some_and(|start| end - start >= least);
+    }
+    next
+}
+
+impl Field {
+    /// The fewest characters that it writes.
+    fn least(&self) -> usize {
+        match &self.spec {
+            FieldSpec::Fixed(spec) if self.as_text && spec.precision == Some(0) => spec.width,
+            FieldSpec::Fixed(spec) => spec.width.max(1),
+            FieldSpec::Nested(_) => 0,
+        }
+    }
+
+    /// May it write this character?
+    fn yields(&self, c: char) -> bool {
+        match &self.spec {
+            FieldSpec::Fixed(spec) => {
+                self.kinds.iter().any(|&kind| spec.check(kind).is_ok() && spec.yields(kind, c))
+            }
+            // Any spec may come of it; a '/' only as a fill, which a number cannot bring.
+            FieldSpec::Nested(parts) => {
+                c != '/' || parts.iter().any(|p| matches!(p, Part::Literal(text) if text.contains('/')))
+            }
+        }
+    }
+}
+
+impl Spec {
+    /// May a value of this kind hold this character?
+    fn yields(&self, kind: Kind, c: char) -> bool {
+        if (c == self.fill && self.width > 0) || self.grouping == Some(c) || self.sign == Some(c) {
+            return true;
+        }
+        match (kind, self.presentation) {
+            (Kind::Int, None | Some('d' | 'n')) => c.is_ascii_digit(),
+            (Kind::Int, Some('c')) => true,
+            (Kind::Int, Some('b')) => matches!(c, '0' | '1') || (c == 'b' && self.alternate),
+            (Kind::Int, Some('o')) => matches!(c, '0'..='7') || (c == 'o' && self.alternate),
+            (Kind::Int, Some('x')) => matches!(c, '0'..='9' | 'a'..='f') || (c == 'x' && self.alternate),
+            (Kind::Int, Some('X')) => matches!(c, '0'..='9' | 'A'..='F') || (c == 'X' && self.alternate),
+            (_, Some('E' | 'F' | 'G')) => c.is_ascii_digit() || ".+-EINFA".contains(c),
+            (_, Some('%')) => c.is_ascii_digit() || ".-infa%".contains(c),
+            (_, Some('f')) => c.is_ascii_digit() || ".-infa".contains(c),
+            _ => c.is_ascii_digit() || ".+-einfa".contains(c),
+        }
+    }
+}
