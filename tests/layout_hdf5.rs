@@ -87,7 +87,7 @@ impl Model {
             let inner = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
             match r.below(5) {
                 0 => {
-                    let name = format!("new group {i}");
+                    let name = format!("new group {i} {}", r.next());
                     hdf5::create_group(&group, &name);
                     self.groups.insert(inner(&name), None);
                 }
@@ -115,7 +115,7 @@ impl Model {
                 }
                 _ => {
                     for k in 0..1 + r.below(20) {
-                        let (name, bytes) = (format!("new {i} {k}"), vec![k as u8; 12]);
+                        let (name, bytes) = (format!("new {k} {}", r.next()), vec![k as u8; 12]);
                         hdf5::create(&group, &name, Dtype::I16, &[2, 3], &bytes);
                         self.tensors.insert(inner(&name), (Dtype::I16, vec![2, 3], bytes));
                     }
