@@ -1,11 +1,23 @@
 //! *Where each byte goes*: a schema in, a list of extents out. No I/O, no C library, no unsafe.
 #![forbid(unsafe_code)]
 
+mod bytes;
+mod config;
+mod crc;
+mod hdf5;
+mod keras;
+pub mod own;
 pub mod schema;
+mod zip;
 
+#[cfg(test)]
+mod tests;
+
+pub use config::check_config;
+pub use keras::KERAS_VERSION;
 pub use schema::Schema;
 
-use crate::error::Result;
+use crate::error::{Error, Result, Status};
 
 /// The files that can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +57,57 @@ pub struct Stamp {
     pub date: [u16; 6],
 }
 
+/// What a file holds beside the tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// `config.json`, which [`Format::Keras`] needs; it must have passed [`check_config`].
+    pub config: Option<&'a str>,
+    /// Room for [`Stamp::state`], in bytes.
+    pub state_capacity: usize,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { config: None, state_capacity: own::STATE_CAPACITY }
+    }
+}
+
 /// A file as a list of extents, computed once for a schema and replayed at each save.
 #[derive(Clone, Debug)]
 pub struct Layout {
     size: u64,
     extents: Vec<Extent>,
     literals: Vec<Vec<u8>>,
+    slots: own::Slots,
+    archive: Option<keras::Archive>,
+}
+
+/// The literal that is the metadata of HDF5, in every format.
+const METADATA: usize = 0;
+
+/// Lays out the file of a schema in a format. Until the first [`Layout::seal`] its checksums are wrong and its
+/// training state is empty.
+pub fn plan(schema: &Schema, format: Format, options: &Options) -> Result<Layout> {
+    match format {
+        Format::WeightsH5 => Ok(Layout::new(hdf5::lay_out(schema, options.state_capacity)?, 0)),
+        Format::Keras => keras::plan(schema, options),
+    }
 }
 
 impl Layout {
+    /// An HDF5 file that begins at `base`.
+    fn new(image: hdf5::Image, base: u64) -> Layout {
+        let mut extents = Vec::with_capacity(image.data.len() + 5);
+        let len = image.metadata.len() as u64;
+        extents.push(Extent { offset: base, len, source: Source::Literal(METADATA) });
+        extents.extend(image.data.iter().enumerate().filter_map(|(i, run)| {
+            let (begin, len) = (*run)?;
+            Some(Extent { offset: base + begin, len, source: Source::Tensor(i) })
+        }));
+        let literals = vec![image.metadata];
+        Layout { size: base + image.end, extents, literals, slots: image.slots, archive: None }
+    }
+
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
         self.size
@@ -71,12 +125,22 @@ impl Layout {
 
     /// Room for [`Stamp::state`], in bytes.
     pub fn state_capacity(&self) -> usize {
-        0
+        self.slots.state_capacity()
     }
 
     /// Fills the slots of the literals for one save. `crcs` are the CRC-32s of the tensors' bytes, in the order
-    /// of the schema. Every slot is rewritten, so that a layout can be sealed again and again.
-    pub fn seal(&mut self, _crcs: &[u32], _stamp: &Stamp) -> Result<()> {
+    /// of the schema, 0 for a tensor of none. Every slot is rewritten, so that a layout can be sealed again and
+    /// again; nothing has changed after an error, which is [`Status::State`] where the state is too large.
+    pub fn seal(&mut self, crcs: &[u32], stamp: &Stamp) -> Result<()> {
+        let tensors = self.slots.rows() - 1;
+        if crcs.len() != tensors {
+            let message = format!("sealing a file of {tensors} tensors with {} checksums", crcs.len());
+            return Err(Error::new(Status::Internal, message));
+        }
+        self.slots.fill(&mut self.literals[METADATA], crcs, &stamp.state)?;
+        if let Some(archive) = &mut self.archive {
+            archive.seal(&self.extents, &mut self.literals, crcs, stamp.date);
+        }
         Ok(())
     }
 }

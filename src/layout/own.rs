@@ -1,0 +1,109 @@
+//! Our own group, `/libckpt`: the training state and every tensor's checksum, in slots of fixed size.
+//!
+//! - `/libckpt/state`: uint8 `[capacity]`: the training state, JSON, padded with spaces at its end.
+//! - `/libckpt/checksums`: uint64 `[n + 1, 2]`: a row `(path_key(path), checksum)` for each of the n tensors and
+//!   one for the path `libckpt/state`, sorted by key. The checksum is [`TensorSpec::checksum`] (the 32 bits zero
+//!   extended), that of the state taken over the whole dataset, its padding included. Keys are hashes: rows may
+//!   share one, and then stand in no certain order.
+//!
+//! Both are contiguous and stand in the metadata, before the tensors' data.
+
+use super::bytes::{Put, set_u64};
+use crate::error::{Error, Result, Status};
+use crate::tensor::{Dtype, TensorSpec, path_key};
+
+pub use super::schema::OWN_GROUP;
+
+/// The dataset of the training state, in [`OWN_GROUP`].
+pub const STATE: &str = "state";
+
+/// The dataset of the checksums, in [`OWN_GROUP`].
+pub const CHECKSUMS: &str = "checksums";
+
+/// The path of [`STATE`], as its checksum has it.
+pub const STATE_PATH: &str = "libckpt/state";
+
+/// The state's capacity where nothing else is asked for.
+pub const STATE_CAPACITY: usize = 4096;
+
+/// Bytes of a row of checksums.
+pub(super) const ROW: usize = 16;
+
+/// Where the slots are in the metadata.
+#[derive(Clone, Debug)]
+pub(super) struct Slots {
+    state_at: usize,
+    state_capacity: usize,
+    checksums_at: usize,
+    /// For each tensor, and for the state at the end.
+    checksums: Vec<Slot>,
+}
+
+/// Where a checksum is, and what it would be if the CRC-32 of the data were 0. It is linear in that: the CRC is
+/// XORed to it.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    at: usize,
+    head: u32,
+}
+
+impl Slots {
+    /// Appends the data of both datasets, the keys filled in.
+    pub(super) fn put(out: &mut Vec<u8>, tensors: &[TensorSpec], state_capacity: usize) -> Slots {
+        let state =
+            TensorSpec { path: STATE_PATH.into(), dtype: Dtype::U8, shape: vec![state_capacity as u64] };
+        let state_at = out.len();
+        out.put_zeros(state_capacity);
+        out.align(8);
+        let checksums_at = out.len();
+        let specs = || tensors.iter().chain([&state]);
+        let mut keys: Vec<(u64, usize)> = specs().enumerate().map(|(i, s)| (path_key(&s.path), i)).collect();
+        keys.sort_unstable();
+        let mut checksums: Vec<Slot> = specs().map(|s| Slot { at: 0, head: s.checksum(0) }).collect();
+        for (key, index) in keys {
+            out.put_u64(key);
+            checksums[index].at = out.len();
+            out.put_u64(0);
+        }
+        Slots { state_at, state_capacity, checksums_at, checksums }
+    }
+
+    pub(super) fn state_at(&self) -> usize {
+        self.state_at
+    }
+
+    pub(super) fn state_capacity(&self) -> usize {
+        self.state_capacity
+    }
+
+    pub(super) fn checksums_at(&self) -> usize {
+        self.checksums_at
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.checksums.len()
+    }
+
+    /// Writes the state and all checksums; `crcs` are those of the tensors' bytes.
+    pub(super) fn fill(&self, metadata: &mut [u8], crcs: &[u32], state: &[u8]) -> Result<()> {
+        if state.len() > self.state_capacity {
+            return Err(Error::new(
+                Status::State,
+                format!(
+                    "the training state has {} bytes, the layout room for {}: plan it anew with more",
+                    state.len(),
+                    self.state_capacity
+                ),
+            ));
+        }
+        let room = &mut metadata[self.state_at..self.state_at + self.state_capacity];
+        let (text, padding) = room.split_at_mut(state.len());
+        text.copy_from_slice(state);
+        padding.fill(b' ');
+        let state_crc = crc32fast::hash(room);
+        for (slot, crc) in self.checksums.iter().zip(crcs.iter().copied().chain([state_crc])) {
+            set_u64(metadata, slot.at, u64::from(slot.head ^ crc));
+        }
+        Ok(())
+    }
+}

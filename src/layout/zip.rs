@@ -1,0 +1,154 @@
+//! Zip archives of stored members: the records around the members' bytes.
+
+use super::bytes::Put;
+
+/// A 32-bit field cannot hold this or more: it holds this, and Zip64's extra field the true number.
+const LIMIT: u64 = 0xffff_ffff;
+
+/// The header id of Zip64's extra field.
+const ZIP64_ID: u16 = 0x0001;
+
+/// The header id of an extra field that only pads: no one else's.
+const PADDING_ID: u16 = u16::from_le_bytes(*b"ck");
+
+/// Bytes of an extra field before its data: id, length.
+const EXTRA_HEAD: usize = 4;
+
+const VERSION: u16 = 20;
+const VERSION_ZIP64: u16 = 45;
+
+/// Who wrote a member, in the high byte of the version: Unix, which is how its attributes are to be read.
+const UNIX: u16 = 3 << 8;
+
+/// A regular file that its owner reads and writes: `st_mode` in the high half.
+const ATTRIBUTES: u32 = 0o100_600 << 16;
+
+/// A stored member.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) name: &'static str,
+    /// Where its local header begins.
+    pub(super) at: u64,
+    /// Bytes.
+    pub(super) len: u64,
+    pub(super) crc: u32,
+}
+
+/// A date and a time as DOS packs them, to two seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DosTime {
+    date: u16,
+    time: u16,
+}
+
+impl DosTime {
+    /// Year (1980 to 2107), month, day, hour, minute, second, each in its range.
+    pub(super) fn new([year, month, day, hour, minute, second]: [u16; 6]) -> DosTime {
+        DosTime { date: (year - 1980) << 9 | month << 5 | day, time: hour << 11 | minute << 5 | second / 2 }
+    }
+}
+
+impl Member {
+    /// Bytes of its local header without padding.
+    pub(super) fn header_len(&self) -> usize {
+        30 + self.name.len() + if self.len >= LIMIT { EXTRA_HEAD + 16 } else { 0 }
+    }
+
+    /// Appends its local header, padded to `len` bytes, which is [`Member::header_len`] or at least 4 more.
+    pub(super) fn put_header(&self, out: &mut Vec<u8>, time: DosTime, len: usize) {
+        let padding = len - self.header_len();
+        let large = self.len >= LIMIT;
+        out.put(b"PK\x03\x04");
+        self.put_common(out, time, large);
+        out.put_u16((len - 30 - self.name.len()) as u16);
+        out.put(self.name.as_bytes());
+        if large {
+            put_zip64(out, &[self.len, self.len]);
+        }
+        if let Some(zeros) = padding.checked_sub(EXTRA_HEAD) {
+            out.put_u16(PADDING_ID);
+            out.put_u16(zeros as u16);
+            out.put_zeros(zeros);
+        }
+    }
+
+    /// What the local header and the directory have in common, from the version to the name's length.
+    fn put_common(&self, out: &mut Vec<u8>, time: DosTime, zip64: bool) {
+        out.put_u16(if zip64 { VERSION_ZIP64 } else { VERSION });
+        out.put_u16(0); // flags
+        out.put_u16(0); // stored
+        out.put_u16(time.time);
+        out.put_u16(time.date);
+        out.put_u32(self.crc);
+        out.put_u32(field(self.len));
+        out.put_u32(field(self.len));
+        out.put_u16(self.name.len() as u16);
+    }
+
+    fn put_directory_entry(&self, out: &mut Vec<u8>, time: DosTime) {
+        let mut numbers = Vec::new();
+        if self.len >= LIMIT {
+            numbers.extend([self.len, self.len]);
+        }
+        if self.at >= LIMIT {
+            numbers.push(self.at);
+        }
+        let zip64 = !numbers.is_empty();
+        out.put(b"PK\x01\x02");
+        out.put_u16(UNIX | if zip64 { VERSION_ZIP64 } else { VERSION });
+        self.put_common(out, time, zip64);
+        out.put_u16(if zip64 { EXTRA_HEAD + 8 * numbers.len() } else { 0 } as u16);
+        out.put_zeros(6); // comment, disk, internal attributes
+        out.put_u32(ATTRIBUTES);
+        out.put_u32(field(self.at));
+        out.put(self.name.as_bytes());
+        if zip64 {
+            put_zip64(out, &numbers);
+        }
+    }
+}
+
+/// Appends the central directory, which begins at `at`, and the records that end the archive.
+pub(super) fn put_directory(out: &mut Vec<u8>, members: &[Member], time: DosTime, at: u64) {
+    let start = out.len();
+    for member in members {
+        member.put_directory_entry(out, time);
+    }
+    let len = (out.len() - start) as u64;
+    let count = members.len() as u64;
+    if at >= LIMIT {
+        out.put(b"PK\x06\x06");
+        out.put_u64(44); // bytes of this record that follow
+        out.put_u16(UNIX | VERSION_ZIP64);
+        out.put_u16(VERSION_ZIP64);
+        out.put_zeros(8); // disks
+        out.put_u64(count);
+        out.put_u64(count);
+        out.put_u64(len);
+        out.put_u64(at);
+        out.put(b"PK\x06\x07");
+        out.put_u32(0); // disk
+        out.put_u64(at + len);
+        out.put_u32(1); // disks
+    }
+    out.put(b"PK\x05\x06");
+    out.put_u32(0); // disks
+    out.put_u16(count as u16);
+    out.put_u16(count as u16);
+    out.put_u32(field(len));
+    out.put_u32(field(at));
+    out.put_u16(0); // comment
+}
+
+fn put_zip64(out: &mut Vec<u8>, numbers: &[u64]) {
+    out.put_u16(ZIP64_ID);
+    out.put_u16(8 * numbers.len() as u16);
+    for &n in numbers {
+        out.put_u64(n);
+    }
+}
+
+/// A number as a 32-bit field has it.
+fn field(n: u64) -> u32 {
+    n.min(LIMIT) as u32
+}
