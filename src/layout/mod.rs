@@ -54,6 +54,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// A layout without slots, made of its parts: for tests of what moves the bytes.
+    pub fn from_parts(size: u64, extents: Vec<Extent>, literals: Vec<Vec<u8>>) -> Layout {
+        Layout { size, extents, literals }
+    }
+
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
         self.size
