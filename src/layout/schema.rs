@@ -77,11 +77,17 @@ impl Schema {
     pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64]) -> Result<usize> {
         let parts = components(path)?;
         if shape.len() > MAX_RANK {
-            return Err(bad(format!("tensor '{path}' has rank {}: at most {MAX_RANK} is possible", shape.len())));
+            return Err(bad(format!(
+                "tensor '{path}' has rank {}: at most {MAX_RANK} is possible",
+                shape.len()
+            )));
         }
         let spec = TensorSpec { path: path.to_owned(), dtype, shape: shape.to_vec() };
         if spec.checked_nbytes().is_none() {
-            return Err(bad(format!("tensor '{path}' of shape {} is larger than 2^63 bytes", shape_text(shape))));
+            return Err(bad(format!(
+                "tensor '{path}' of shape {} is larger than 2^63 bytes",
+                shape_text(shape)
+            )));
         }
         let (last, groups) = match parts.split_last() {
             Some(split) => split,
@@ -139,7 +145,9 @@ impl Schema {
             }
             if let Node::Tensor(_) = self.nodes[at] {
                 let tensor = groups[..=i].join("/");
-                return Err(bad(format!("'{path}' needs '{tensor}' as a group, but that is a tensor already")));
+                return Err(bad(format!(
+                    "'{path}' needs '{tensor}' as a group, but that is a tensor already"
+                )));
             }
         }
         Ok(())
@@ -201,7 +209,9 @@ mod tests {
     fn refuses_bad_paths_and_leaves_the_schema_as_it_was() {
         let mut s = Schema::new();
         s.add("a/b", Dtype::F32, &[2]).unwrap();
-        for path in ["", "/a", "a/", "a//b", "a/./b", "a/../b", "a\0b", "libckpt", "libckpt/x", "a/b", "a", "a/b/c"] {
+        for path in
+            ["", "/a", "a/", "a//b", "a/./b", "a/../b", "a\0b", "libckpt", "libckpt/x", "a/b", "a", "a/b/c"]
+        {
             let e = s.add(path, Dtype::F32, &[2]).unwrap_err();
             assert_eq!(e.status(), Status::InvalidArgument, "{path:?}");
         }
