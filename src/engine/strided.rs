@@ -302,45 +302,38 @@ unsafe fn copy_row<T: Copy>(cols: Step, src: *const u8, dst: *mut u8) {
 /// Elements along a side of a tile that is turned in registers.
 const TILE: usize = 8;
 
+/// Rows that are turned together: a few cache lines of the source, so that they are read while they are near.
+const BAND: usize = 64;
+
 /// Copies two axes of which the source is dense along `rows` and the destination along `cols`.
 ///
 /// # Safety
 ///
 /// As for `copy_box`, and both are dense as said.
 unsafe fn transpose<T: Copy>(rows: Step, cols: Step, src: *const u8, dst: *mut u8) {
-    // A band of rows as wide as a cache line of the source, so that each of its lines is read once.
-    let band = (64 / size_of::<T>()).max(TILE);
-    // SAFETY: every r below is less than rows.len and every c less than cols.len.
+    // SAFETY: every r below is less than rows.len and every c less than cols.len; a tile that begins TILE before
+    // its end or more is whole.
     unsafe {
         let at = |r: usize, c: usize| {
             let (r, c) = (r as isize, c as isize);
             (src.offset(r * rows.src + c * cols.src), dst.offset(r * rows.dst + c * cols.dst))
         };
-        let whole = cols.len - cols.len % TILE;
-        let mut r0 = 0;
-        while r0 < rows.len {
-            let end = (r0 + band).min(rows.len);
-            let tiles = r0 + (end - r0) / TILE * TILE;
-            for c in (0..whole).step_by(TILE) {
-                for r in (r0..tiles).step_by(TILE) {
-                    let (s, d) = at(r, c);
+        for r0 in (0..rows.len).step_by(BAND) {
+            let end = (r0 + BAND).min(rows.len);
+            for c0 in (0..cols.len).step_by(TILE) {
+                let right = (c0 + TILE).min(cols.len);
+                let mut r = r0;
+                while r + TILE <= end && c0 + TILE == right {
+                    let (s, d) = at(r, c0);
                     turn::<T>(s, cols.src, d, rows.dst);
+                    r += TILE;
+                }
+                // What is no whole tile.
+                for r in r..end {
+                    let (s, d) = at(r, c0);
+                    copy_row::<T>(Step { len: right - c0, ..cols }, s, d);
                 }
             }
-            // What is left of the band: the rows below its tiles, and the columns beside them.
-            for c in 0..whole {
-                for r in tiles..end {
-                    let (s, d) = at(r, c);
-                    d.cast::<T>().write_unaligned(s.cast::<T>().read_unaligned());
-                }
-            }
-            for c in whole..cols.len {
-                for r in r0..end {
-                    let (s, d) = at(r, c);
-                    d.cast::<T>().write_unaligned(s.cast::<T>().read_unaligned());
-                }
-            }
-            r0 = end;
         }
     }
 }
