@@ -1,0 +1,207 @@
+use super::*;
+
+/// A small generator of numbers (SplitMix64), so that a failure can be run again.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 7
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// The byte offsets of all elements from the first one, in row-major order, by a plain index loop.
+fn offsets(itemsize: usize, shape: &[u64], strides: &[i64]) -> Vec<isize> {
+    let count: u64 = shape.iter().product();
+    let offset = |mut i: u64| {
+        let mut at = 0;
+        for (&len, &stride) in shape.iter().zip(strides).rev() {
+            at += (i % len) as i64 * stride;
+            i /= len;
+        }
+        at as isize * itemsize as isize
+    };
+    (0..count).map(offset).collect()
+}
+
+/// Memory that holds a tensor of this shape, and where in it the first element is.
+fn memory(itemsize: usize, shape: &[u64], strides: &[i64]) -> (Vec<u8>, usize) {
+    let all = offsets(itemsize, shape, strides);
+    let low = all.iter().copied().min().unwrap_or(0);
+    let high = all.iter().copied().max().unwrap_or(0) + itemsize as isize;
+    let bytes = (0..(high - low) as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    (bytes, low.unsigned_abs())
+}
+
+/// Packs and unpacks `ranges` of a tensor, against the plain loop.
+fn check(itemsize: usize, shape: &[u64], strides: &[i64], ranges: &[(usize, usize)]) {
+    let (mut memory, first) = memory(itemsize, shape, strides);
+    let at = offsets(itemsize, shape, strides);
+    let place = |byte: usize| (first as isize + at[byte / itemsize]) as usize + byte % itemsize;
+    // SAFETY: `memory` holds every element, lives on, and is ours alone.
+    let buffer =
+        unsafe { Buffer::new(memory.as_mut_ptr().add(first), itemsize, shape, Some(strides)).unwrap() };
+    let nbytes = at.len() * itemsize;
+    assert_eq!(buffer.nbytes(), nbytes as u64);
+    let expected: Vec<u8> = (0..nbytes).map(|i| memory[place(i)]).collect();
+    if let Some(bytes) = buffer.bytes() {
+        assert_eq!(bytes, expected, "{shape:?} {strides:?} is not contiguous");
+    }
+    for &(from, to) in ranges {
+        let mut packed = vec![0xee; to - from];
+        buffer.pack(from as u64, &mut packed);
+        assert_eq!(packed, expected[from..to], "pack {from}..{to} of {shape:?} {strides:?} x{itemsize}");
+        if buffer.is_repeated() {
+            continue;
+        }
+        let mut after = memory.clone();
+        let new: Vec<u8> = packed.iter().map(|b| b ^ 0x5a).collect();
+        for (i, byte) in new.iter().enumerate() {
+            after[place(from + i)] = *byte;
+        }
+        // SAFETY: as above.
+        unsafe { buffer.unpack(from as u64, &new) };
+        assert_eq!(memory, after, "unpack {from}..{to} of {shape:?} {strides:?} x{itemsize}");
+        // SAFETY: as above.
+        unsafe { buffer.unpack(from as u64, &packed) };
+    }
+}
+
+/// Row-major strides of `shape`, its axes permuted, some of them reversed, stretched or repeated.
+fn random_strides(rng: &mut Rng, shape: &[u64]) -> Vec<i64> {
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, rng.below(i as u64 + 1) as usize);
+    }
+    let mut strides = vec![0; shape.len()];
+    let mut step = if rng.below(3) == 0 { 1 + rng.below(3) as i64 } else { 1 };
+    for &axis in order.iter().rev() {
+        strides[axis] = if rng.below(4) == 0 { -step } else { step };
+        if rng.below(9) == 0 {
+            strides[axis] = 0;
+        }
+        step *= shape[axis] as i64;
+        if rng.below(5) == 0 {
+            step += rng.below(4) as i64;
+        }
+    }
+    strides
+}
+
+#[test]
+fn packs_and_unpacks_as_a_plain_loop_does() {
+    let mut rng = Rng(1);
+    for round in 0..3000 {
+        let rank = rng.below(6) as usize;
+        let most = [0, 2000, 60, 20, 9, 6][rank];
+        let shape: Vec<u64> = (0..rank).map(|_| 1 + rng.below(most)).collect();
+        let strides = random_strides(&mut rng, &shape);
+        let itemsize = [1, 2, 4, 8][round % 4];
+        let nbytes = shape.iter().product::<u64>() * itemsize as u64;
+        let mut ranges = vec![(0, nbytes as usize)];
+        for _ in 0..4 {
+            let (a, b) = (rng.below(nbytes + 1) as usize, rng.below(nbytes + 1) as usize);
+            ranges.push((a.min(b), a.max(b)));
+        }
+        check(itemsize, &shape, &strides, &ranges);
+    }
+}
+
+#[test]
+fn turns_the_shapes_that_trainers_turn() {
+    for itemsize in [1, 2, 4, 8] {
+        let whole = |shape: &[u64]| vec![(0, shape.iter().product::<u64>() as usize * itemsize)];
+        // linear->weight.t()
+        check(itemsize, &[133, 97], &[1, 133], &whole(&[133, 97]));
+        // conv->weight.permute({2, 3, 1, 0}) of [out 37, in 19, 3, 5]
+        check(itemsize, &[3, 5, 19, 37], &[5, 1, 15, 285], &whole(&[3, 5, 19, 37]));
+        // channels first to channels last
+        check(itemsize, &[2, 11, 13, 24], &[24 * 143, 13, 1, 143], &whole(&[2, 11, 13, 24]));
+    }
+}
+
+#[test]
+fn takes_rank_32_and_rank_0() {
+    let mut shape = [1u64; 32];
+    let mut strides = [12345i64; 32];
+    (shape[3], strides[3], shape[31], strides[31]) = (4, 3, 3, 1);
+    check(4, &shape, &strides, &[(0, 48), (4, 44)]);
+    shape[..8].fill(2);
+    strides[..8].copy_from_slice(&[1, 2, 4, 8, 16, 32, 64, 128]);
+    (shape[31], strides[31]) = (2, 256);
+    check(2, &shape, &strides, &[(0, 1024), (3, 777)]);
+    check(8, &[], &[], &[(0, 8), (3, 5), (8, 8)]);
+}
+
+#[test]
+fn sees_what_is_contiguous() {
+    let mut data = [0u8; 96];
+    let mut is = |shape: &[u64], strides: &[i64]| {
+        // SAFETY: `data` holds every element of the shapes below; nothing is read.
+        unsafe { Buffer::new(data.as_mut_ptr(), 4, shape, Some(strides)).unwrap().bytes().is_some() }
+    };
+    assert!(is(&[2, 3, 4], &[12, 4, 1]));
+    assert!(is(&[2, 1, 12], &[12, 999, 1]));
+    assert!(is(&[24, 1], &[1, -5]));
+    assert!(is(&[1, 1], &[7, 0]));
+    assert!(is(&[], &[]));
+    assert!(!is(&[2, 3, 4], &[1, 2, 6]));
+    assert!(!is(&[3], &[2]));
+    assert!(!is(&[3], &[0]));
+}
+
+#[test]
+fn takes_no_elements_at_null() {
+    for strides in [None, Some([i64::MAX, i64::MIN].as_slice())] {
+        // SAFETY: there are no elements.
+        let buffer = unsafe { Buffer::new(std::ptr::null_mut(), 4, &[0, u64::MAX], strides).unwrap() };
+        assert_eq!((buffer.nbytes(), buffer.bytes()), (0, Some([].as_slice())));
+        buffer.pack(0, &mut []);
+        // SAFETY: there are no elements.
+        unsafe { buffer.unpack(0, &[]) };
+    }
+}
+
+#[test]
+fn refuses_what_memory_cannot_hold() {
+    let mut data = [0u8; 64];
+    let mut refuses = |shape: &[u64], strides: Option<&[i64]>, expected: &str| {
+        // SAFETY: nothing is read; each of these is refused.
+        let error = unsafe { Buffer::new(data.as_mut_ptr(), 8, shape, strides).unwrap_err() };
+        assert_eq!(error.status(), Status::InvalidArgument);
+        assert!(error.message().contains(expected), "{error}");
+    };
+    refuses(&[1 << 60], None, "too large for memory");
+    refuses(&[1 << 32, 1 << 32], None, "too large for memory");
+    refuses(&[2], Some(&[i64::MAX]), "reach further than memory");
+    refuses(&[2], Some(&[i64::MIN]), "reach further than memory");
+    refuses(&[1 << 30, 2], Some(&[1 << 31, 1]), "reach further than memory");
+    refuses(&[2, 2, 2], Some(&[1 << 58, -(1 << 58), 1 << 57]), "reach further than memory");
+    refuses(&[2], Some(&[-(1 << 58)]), "past memory's end");
+    refuses(&[2, 2], Some(&[1]), "1 strides for 2 dimensions");
+    // SAFETY: refused.
+    let error = unsafe { Buffer::new(std::ptr::null_mut(), 4, &[3], None).unwrap_err() };
+    assert!(error.message().contains("NULL") && error.message().contains("12 bytes"), "{error}");
+    // SAFETY: refused.
+    assert!(unsafe { Buffer::new(data.as_mut_ptr(), 3, &[3], None) }.is_err());
+}
+
+#[test]
+fn moves_to_other_memory() {
+    let mut a = [1u8, 2, 3, 4];
+    let mut b = [5u8, 6, 7, 8];
+    // SAFETY: both arrays hold the tensor.
+    let first = unsafe { Buffer::new(a.as_mut_ptr(), 1, &[2, 2], Some(&[1, 2])).unwrap() };
+    // SAFETY: as above.
+    let second = unsafe { first.moved_to(b.as_mut_ptr()).unwrap() };
+    let mut packed = [0; 4];
+    second.pack(0, &mut packed);
+    assert_eq!(packed, [5, 7, 6, 8]);
+    // SAFETY: refused.
+    assert!(unsafe { first.moved_to(std::ptr::null_mut()) }.is_err());
+}

@@ -1,0 +1,217 @@
+//! The commit: at every instant the destination is the whole old checkpoint or the whole new one.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::error::{Error, Result, Status};
+use crate::layout::{Layout, Stamp};
+
+use super::buffer::Buffer;
+use super::storage::{Info, Kind, Storage, retry};
+use super::temp::TempFile;
+use super::write;
+
+/// How a save is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Threads that move bytes, 4 MiB of staging memory each; 0: as many as help.
+    pub threads: u32,
+    /// Whether the save ends only when the disk has it. Without, a crash of the process leaves the old
+    /// checkpoint or the new one, but a loss of power may leave neither.
+    pub durable: bool,
+}
+
+impl Default for WriteOptions {
+    fn default() -> WriteOptions {
+        WriteOptions { threads: 0, durable: true }
+    }
+}
+
+/// What a save did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WriteStats {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Seconds until the bytes were handed to the system.
+    pub write_secs: f64,
+    /// Seconds until the disk had them, and the file its name.
+    pub sync_secs: f64,
+}
+
+/// Links to follow before they count as a circle, as Linux does.
+const MAX_LINKS: u32 = 40;
+
+/// Writes a file with this layout, the tensors from `buffers` in the order of the schema, and puts it in place
+/// of `path`. Missing directories are made. Returns when all is done; no thread is left.
+///
+/// - An error before the new file has its name leaves the old one as it was, and neither a temporary file nor
+///   a new directory. If the directory cannot be synced after that, the error says that the new file stands.
+/// - A symbolic link at `path` is followed, as by open(2), Keras and h5py: the file it points to is replaced,
+///   and the link stays. Another name (hard link) of the old file keeps the old file.
+/// - A new file's permissions are those of open(2), 0666 less the umask; a file that replaces another has that
+///   one's, where it may set them, and never more. Its owner is the process'.
+/// - What is there and is no regular file (a directory, a device) is refused.
+pub fn save(
+    storage: &dyn Storage,
+    path: &Path,
+    layout: &mut Layout,
+    stamp: &Stamp,
+    buffers: &[Buffer],
+    options: &WriteOptions,
+) -> Result<WriteStats> {
+    write::check(layout, buffers)?;
+    let start = Instant::now();
+    let (path, old) = destination(storage, path)?;
+    let dir = parent(&path);
+    // Dropped in reverse order: the file goes before the directory it is in.
+    let mut made = MadeDirs { storage, dirs: Vec::new() };
+    let mut temp = create(storage, dir, &mut made, old)?;
+    let (file, size) = (temp.handle(), layout.size());
+
+    let failed = |what: &str, e: io::Error| {
+        let error = Error::io(what, &path, &e);
+        let full = error.status() == Status::NoSpace;
+        if full { error.context(format!("no room for {size} bytes")) } else { error }
+    };
+    retry(|| file.preallocate(size)).map_err(|e| failed("reserve the space for", e))?;
+    let crcs = write::tensors(file, layout, buffers, options.threads).map_err(|e| failed("write", e))?;
+    layout.seal(&crcs, stamp)?;
+    write::literals(file, layout).map_err(|e| failed("write", e))?;
+    if let Some(old) = old {
+        // An error leaves it to fewer people than the old one: no reason to lose the save.
+        let _ = retry(|| file.set_mode(old.mode));
+    }
+    let written = Instant::now();
+
+    if options.durable {
+        // Never a second time: after a failure the system has dropped what it could not write.
+        retry(|| file.sync()).map_err(|e| failed("sync", e))?;
+    } else {
+        retry(|| file.flush()).map_err(|e| failed("write", e))?;
+    }
+    temp.rename(&path).map_err(|e| failed("replace", e))?;
+    let made = made.keep();
+    if options.durable {
+        sync_dirs(storage, dir, &made).map_err(|e| {
+            e.context(format!("'{}' is written and stands, but a loss of power may undo it", path.display()))
+        })?;
+    }
+    Ok(WriteStats {
+        bytes: size,
+        write_secs: (written - start).as_secs_f64(),
+        sync_secs: written.elapsed().as_secs_f64(),
+    })
+}
+
+/// The file that `path` means, behind its symbolic links, and what is there now.
+fn destination(storage: &dyn Storage, path: &Path) -> Result<(PathBuf, Option<Info>)> {
+    let refuse = |at: &Path, os: i32, why: &str| {
+        let cause = io::Error::from_raw_os_error(os);
+        Err(Error::io("save to", at, &cause).context(why))
+    };
+    let mut at = path.to_owned();
+    for _ in 0..=MAX_LINKS {
+        let last = at.as_os_str().as_encoded_bytes().rsplit(|&b| b == b'/').next().unwrap_or_default();
+        if matches!(last, b"" | b"." | b"..") {
+            let message = format!("cannot save to '{}': expected the path of a file", at.display());
+            return Err(Error::new(Status::InvalidArgument, message));
+        }
+        match retry(|| storage.info(&at)) {
+            Ok(info) => match info.kind {
+                Kind::File => return Ok((at, Some(info))),
+                Kind::Link => {
+                    let target =
+                        retry(|| storage.read_link(&at)).map_err(|e| Error::io("read the link", &at, &e))?;
+                    at = at.parent().map_or_else(|| target.clone(), |dir| dir.join(&target));
+                }
+                Kind::Dir => return refuse(&at, libc::EISDIR, "expected the path of a file"),
+                Kind::Other => {
+                    return refuse(&at, libc::EINVAL, "there is something that is no regular file");
+                }
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((at, None)),
+            Err(e) if e.raw_os_error() == Some(libc::ENOTDIR) => {
+                return refuse(&at, libc::ENOTDIR, "one of the directories in the path is a file");
+            }
+            Err(e) => return Err(Error::io("save to", &at, &e)),
+        }
+    }
+    refuse(path, libc::ELOOP, "its symbolic links lead in a circle")
+}
+
+/// A temporary file in `dir`, which is made if it is not there.
+fn create<'a>(
+    storage: &'a dyn Storage,
+    dir: &Path,
+    made: &mut MadeDirs<'_>,
+    old: Option<Info>,
+) -> Result<TempFile<'a>> {
+    // Ours to read and write while it is temporary, whatever the old one was: a sweep must be able to open it.
+    let mode = old.map_or(0o666, |old| old.mode | 0o600);
+    let file = match TempFile::create(storage, dir, mode) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            made.make(dir)?;
+            TempFile::create(storage, dir, mode)
+        }
+        result => result,
+    };
+    file.map_err(|e| Error::io("create a file in", dir, &e))
+}
+
+/// Syncs `dir`, and the directories in which new ones were made.
+fn sync_dirs(storage: &dyn Storage, dir: &Path, made: &[PathBuf]) -> Result<()> {
+    for dir in std::iter::once(dir).chain(made.iter().rev().map(|d| parent(d))) {
+        retry(|| storage.sync_dir(dir)).map_err(|e| Error::io("sync the directory", dir, &e))?;
+    }
+    Ok(())
+}
+
+/// The directory that `path` is in.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// The directories that a save has made, outermost first. Dropped before [`MadeDirs::keep`], they are removed:
+/// a later save then makes them again, and knows to sync what they are in.
+struct MadeDirs<'a> {
+    storage: &'a dyn Storage,
+    dirs: Vec<PathBuf>,
+}
+
+impl MadeDirs<'_> {
+    /// Makes a directory and those above it.
+    fn make(&mut self, dir: &Path) -> Result<()> {
+        let mut result = retry(|| self.storage.make_dir(dir));
+        if let (Err(e), Some(above)) = (&result, dir.parent())
+            && e.kind() == io::ErrorKind::NotFound
+        {
+            self.make(above)?;
+            result = retry(|| self.storage.make_dir(dir));
+        }
+        match result {
+            Ok(()) => self.dirs.push(dir.to_owned()),
+            // Somebody else made it meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("make the directory", dir, &e)),
+        }
+        Ok(())
+    }
+
+    fn keep(mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.dirs)
+    }
+}
+
+impl Drop for MadeDirs<'_> {
+    fn drop(&mut self) {
+        for dir in self.dirs.iter().rev() {
+            // An error means that somebody uses it by now.
+            let _ = retry(|| self.storage.remove_dir(dir));
+        }
+    }
+}

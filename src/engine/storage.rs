@@ -1,0 +1,257 @@
+//! The seam below all I/O of a save: what a file system must do for us, the real one, and room for a test's
+//! faulty one.
+//!
+//! A call here is one attempt, as a system call is: it may be interrupted, and a write may be short. Whoever
+//! calls retries ([`retry`], [`write_all`]), so that a faulty storage can show that he does.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// What a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A device, a pipe, a socket.
+    Other,
+}
+
+/// What the file system says of a path or an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Device and inode: the same file, whatever it is called.
+    pub id: (u64, u64),
+    /// What it is.
+    pub kind: Kind,
+    /// The permission bits, `0o777` at most.
+    pub mode: u32,
+}
+
+/// The file system as a save sees it.
+pub trait Storage: Send + Sync {
+    /// Makes a new file, open for reading and writing, with `mode` less the process' umask; fails if the name
+    /// is there.
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>>;
+    /// Opens a file for its lock alone; never a link's target.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>>;
+    /// What `path` names; a link is not followed.
+    fn info(&self, path: &Path) -> io::Result<Info>;
+    /// Where a symbolic link points.
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
+    /// Gives a file another name in place of what had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory, open to all less the process' umask.
+    fn make_dir(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Waits until a directory's names are on the disk.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory.
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+}
+
+/// An open file of a [`Storage`]; closed when dropped.
+pub trait Handle: Send + Sync {
+    /// Takes the file's advisory lock for this handle, without waiting; `false` if another has it. The lock
+    /// goes with the handle. An error of the kind `Unsupported`: there are no locks here.
+    fn try_lock(&self) -> io::Result<bool>;
+    /// What the file is.
+    fn info(&self) -> io::Result<Info>;
+    /// Sets the permission bits.
+    fn set_mode(&self, mode: u32) -> io::Result<()>;
+    /// Makes the file `size` bytes long, all of them zero, and reserves the blocks where the file system can.
+    fn preallocate(&self, size: u64) -> io::Result<()>;
+    /// Writes some of `parts` at `offset`; returns how many bytes.
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// Waits until the file's bytes and size are on the disk.
+    fn sync(&self) -> io::Result<()>;
+    /// Tells of the errors that closing the file would tell of (NFS, quotas), and keeps it open.
+    fn flush(&self) -> io::Result<()>;
+}
+
+/// Makes a call again for as long as a signal interrupts it.
+pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Writes all of `parts` at `offset`, in as many calls as it takes.
+pub fn write_all(file: &dyn Handle, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        let batch = parts.get(..MAX_PARTS).unwrap_or(parts);
+        let n = retry(|| file.write_at(batch, offset))?;
+        if n == 0 {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "the file takes no more bytes"));
+        }
+        IoSlice::advance_slices(&mut parts, n);
+        offset += n as u64;
+    }
+    Ok(())
+}
+
+/// The most parts of one write: `IOV_MAX` on Linux, macOS and the BSDs.
+const MAX_PARTS: usize = 1024;
+
+/// The real file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+impl Storage for Disk {
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
+        // O_NONBLOCK: a pipe of that name must not make us wait for its reader.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let open = |write| fs::OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
+        match open(true) {
+            // A file of ours whose permissions are set already; its lock can be had all the same.
+            Err(e) if e.raw_os_error() == Some(libc::EACCES) => Ok(Box::new(open(false)?)),
+            result => Ok(Box::new(result?)),
+        }
+    }
+
+    fn info(&self, path: &Path) -> io::Result<Info> {
+        fs::symlink_metadata(path).map(|m| info_of(&m))
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::read_link(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().mode(0o777).create(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::File::open(path)?.sync_all() {
+            // Some network file systems cannot sync a directory: its names are as safe as they make them.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+}
+
+impl Handle for fs::File {
+    fn try_lock(&self) -> io::Result<bool> {
+        // SAFETY: flock takes a descriptor, which `self` keeps open, and no pointer.
+        if unsafe { libc::flock(self.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(true);
+        }
+        let cause = io::Error::last_os_error();
+        match cause.raw_os_error() {
+            Some(libc::EWOULDBLOCK) => Ok(false),
+            Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, cause))
+            }
+            _ => Err(cause),
+        }
+    }
+
+    fn info(&self) -> io::Result<Info> {
+        self.metadata().map(|m| info_of(&m))
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.set_permissions(fs::Permissions::from_mode(mode))
+    }
+
+    fn preallocate(&self, size: u64) -> io::Result<()> {
+        match reserve(self, size) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
+                self.set_len(size)
+            }
+            result => result,
+        }
+    }
+
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let count = libc::c_int::try_from(parts.len()).map_err(|_| too_far())?;
+        let offset = libc::off_t::try_from(offset).map_err(|_| too_far())?;
+        // SAFETY: an IoSlice has the layout of an iovec, and `count` of them live through the call; the kernel
+        // only reads what they point to.
+        let n = unsafe { libc::pwritev(self.as_raw_fd(), parts.as_ptr().cast(), count, offset) };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        // Closing any descriptor of the file flushes it; the lock stays with ours.
+        let copy = self.try_clone()?;
+        let fd = std::os::fd::IntoRawFd::into_raw_fd(copy);
+        // SAFETY: `fd` is open, and nobody else has it since `into_raw_fd` gave it up.
+        if unsafe { libc::close(fd) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// Reserves the blocks of a file's first `size` bytes and makes it that long.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn reserve(file: &fs::File, size: u64) -> io::Result<()> {
+    let size = libc::off64_t::try_from(size).map_err(|_| too_far())?;
+    if size == 0 {
+        return Ok(());
+    }
+    // SAFETY: fallocate takes a descriptor, which `file` keeps open, and no pointer. (Not posix_fallocate:
+    // where the file system cannot, that one writes every block.)
+    if unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, size) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes a file `size` bytes long.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn reserve(file: &fs::File, size: u64) -> io::Result<()> {
+    file.set_len(size)
+}
+
+fn info_of(m: &fs::Metadata) -> Info {
+    let kind = match m.file_type() {
+        t if t.is_file() => Kind::File,
+        t if t.is_dir() => Kind::Dir,
+        t if t.is_symlink() => Kind::Link,
+        _ => Kind::Other,
+    };
+    Info { id: (m.dev(), m.ino()), kind, mode: m.mode() & 0o777 }
+}
+
+fn too_far() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFBIG)
+}
