@@ -1,22 +1,12 @@
 //! File name templates against CPython's own `str.format`: tests/python/format_cases.py makes random ones.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::process::Command;
+mod python;
 
 use ckpt::policy::template::{Buffer, Template, Value};
 use serde_json::Value as Json;
 
-const SEED: &str = "20260224";
 const COUNT: usize = 20_000;
-
-/// The lines that a script in tests/python prints.
-fn python(script: &str, args: &[&str]) -> String {
-    let python = std::env::var("CKPT_TEST_PYTHON")
-        .expect("CKPT_TEST_PYTHON is not set: run `make test`, or set CKPT_TEST_PYTHON to a Python with Keras");
-    let script = format!("{}/tests/python/{script}", env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(&python).arg(&script).args(args).env("PYTHONUTF8", "1").output().unwrap();
-    assert!(output.status.success(), "{python} {script}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// Integers are decimal text, floats the 16 hex digits of their bits.
 fn value(name: &str, text: &str) -> Value {
@@ -28,11 +18,11 @@ fn value(name: &str, text: &str) -> Value {
 
 #[test]
 fn templates_agree_with_cpython() {
-    let seed = std::env::var("CKPT_TEST_SEED").unwrap_or(SEED.to_owned());
-    let lines = python("format_cases.py", &[&seed, &COUNT.to_string()]);
+    let seed = python::seed();
+    let lines = python::lines("format_cases.py", &[&seed, &COUNT.to_string()]);
     let mut buffer = Buffer::default();
     let (mut cases, mut errors, mut different) = (0, 0, 0);
-    for line in lines.lines() {
+    for line in &lines {
         let case: Json = serde_json::from_str(line).unwrap();
         let source = case["template"].as_str().unwrap();
         let lookup = |name: &str| case["values"].get(name).map(|text| value(name, text.as_str().unwrap()));

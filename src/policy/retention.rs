@@ -103,3 +103,72 @@ impl Retention {
 fn clamp(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retention(keep_last: u64, keep_best: u64, keep_every: u64) -> Retention {
+        let options = Options { keep_last, keep_best, keep_every, ..Options::default() };
+        Retention::new(&options, Direction::Down)
+    }
+
+    fn record(counter: u64, value: f64) -> Record {
+        let value = (value >= 0.0 || value.is_nan()).then_some(value);
+        Record { path: format!("{counter}"), counter, epoch: counter, value }
+    }
+
+    /// The counters that stand after saves with these values (negative: none), one an epoch.
+    fn kept(mut retention: Retention, values: &[f64]) -> Vec<u64> {
+        let mut gone = Vec::new();
+        for (i, &value) in values.iter().enumerate() {
+            gone.extend(retention.saved(record(i as u64, value)));
+        }
+        let kept: Vec<u64> = retention.records().iter().map(|r| r.counter).collect();
+        assert_eq!(kept.len() + gone.len(), values.len(), "each is kept or gone, once");
+        assert!(kept.iter().all(|c| !gone.contains(&c.to_string())));
+        kept
+    }
+
+    #[test]
+    fn rules() {
+        let values = [5.0, 2.0, 4.0, 2.0, f64::NAN, 3.0, -1.0];
+        assert_eq!(kept(retention(0, 0, 0), &values), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(kept(retention(1, 0, 0), &values), [1, 6], "the best stays");
+        assert_eq!(kept(retention(3, 0, 0), &values), [1, 4, 5, 6]);
+        assert_eq!(kept(retention(0, 1, 0), &values), [1, 6], "a tie: the older; the newest stays");
+        assert_eq!(kept(retention(0, 3, 0), &values), [1, 3, 5, 6]);
+        assert_eq!(kept(retention(0, 0, 3), &values), [1, 2, 5, 6]);
+        assert_eq!(kept(retention(u64::MAX, 0, 0), &values).len(), 7);
+        assert_eq!(kept(retention(1, 0, u64::MAX), &[-1.0, -1.0]), [1]);
+    }
+
+    #[test]
+    fn more_is_better_upwards() {
+        let options = Options { keep_best: 2, ..Options::default() };
+        let values = [5.0, 2.0, 4.0, 5.0, 1.0];
+        assert_eq!(kept(Retention::new(&options, Direction::Up), &values), [0, 3, 4]);
+    }
+
+    #[test]
+    fn one_path_is_one_file() {
+        let mut r = retention(1, 0, 0);
+        for (counter, value) in [(0, 1.0), (1, 2.0), (2, 3.0)] {
+            let record = Record { path: "m.keras".to_owned(), ..record(counter, value) };
+            assert!(r.saved(record).is_empty());
+        }
+        assert_eq!(r.records().len(), 1);
+        assert_eq!(r.best().and_then(|b| b.value), Some(3.0));
+    }
+
+    #[test]
+    fn newest_is_by_counter() {
+        let mut r = retention(2, 0, 0);
+        r.adopt(record(7, 1.0));
+        r.adopt(record(3, 0.5));
+        assert_eq!(r.newest().map(|n| n.counter), Some(7));
+        assert_eq!(r.best().map(|b| b.counter), Some(3));
+        assert!(r.saved(Record { epoch: 0, ..record(8, 9.0) }).is_empty());
+        assert_eq!(r.saved(record(9, 8.0)), ["7"]);
+    }
+}

@@ -100,8 +100,17 @@ impl Digits {
         Digits::read(format_args!("{value:.decimals$e}"))
     }
 
+    /// The fewest digits that read back as the value, and of these the nearest to it, ties to even. The standard
+    /// library rounds such ties up: the correctly rounded digits are taken instead where they read back too.
     fn shortest(value: f64) -> Digits {
-        Digits::read(format_args!("{value:e}"))
+        let shortest = Digits::read(format_args!("{value:e}"));
+        let rounded = Digits::significant(value, shortest.len);
+        let (known, point) = (rounded.known(), rounded.point);
+        if (known, point) == (shortest.known(), shortest.point) {
+            return shortest;
+        }
+        let text = format!("0.{}e{point}", String::from_utf8_lossy(known));
+        if text.parse() == Ok(value) { rounded } else { shortest }
     }
 
     /// Reads `d.ddde-dd`, as the standard library prints it.
@@ -122,10 +131,13 @@ impl Digits {
         digits
     }
 
+    fn known(&self) -> &[u8] {
+        self.text.get(..self.len).unwrap_or_default()
+    }
+
     /// The digits from `from` on, up to `to`; zeros where there are none.
     fn write_range(&self, from: usize, to: usize, out: &mut String) {
-        let known = self.text.get(..self.len).unwrap_or_default();
-        let known = known.get(from.min(self.len)..to.min(self.len)).unwrap_or_default();
+        let known = self.known().get(from.min(self.len)..to.min(self.len)).unwrap_or_default();
         out.extend(known.iter().map(|&b| char::from(b)));
         out.extend(std::iter::repeat_n('0', to.saturating_sub(from.max(self.len))));
     }

@@ -64,9 +64,13 @@ impl Field {
             FieldSpec::Fixed(spec) => {
                 self.kinds.iter().any(|&kind| spec.check(kind).is_ok() && spec.yields(kind, c))
             }
-            // Any spec may come of it; a '/' only as a fill, which a number cannot bring.
+            // Any spec may come of it, but '/' only as a fill or as the character that an integer stands for.
             FieldSpec::Nested(parts) => {
-                c != '/' || parts.iter().any(|p| matches!(p, Part::Literal(text) if text.contains('/')))
+                let slash = |part: &Part| match part {
+                    Part::Literal(text) => text.contains(['/', 'c']),
+                    Part::Field(inner) => inner.yields('/') || inner.yields('c'),
+                };
+                c != '/' || parts.iter().any(slash)
             }
         }
     }
