@@ -31,6 +31,7 @@ fn templates_agree_with_cpython() {
             Err(refused) => Err(refused.message().to_owned()),
             Ok(template) => {
                 let path = template.render(&lookup, &mut buffer).map(str::to_owned);
+                assert_eq!(template.check(&lookup, &mut buffer).is_ok(), path.is_ok(), "{source}");
                 if let Ok(path) = &path {
                     assert!(template.matches(path), "{source} does not match what it wrote: {path}");
                 }

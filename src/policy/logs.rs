@@ -23,6 +23,10 @@ impl<S: AsRef<str>> Logs for &[(S, f64)] {
             f(name.as_ref(), *value);
         }
     }
+
+    fn get(&self, name: &str) -> Option<f64> {
+        self.iter().rev().find(|(n, _)| n.as_ref() == name).map(|&(_, value)| value)
+    }
 }
 
 impl<S: AsRef<str>, const N: usize> Logs for [(S, f64); N] {

@@ -43,7 +43,7 @@ pub use retention::{Record, Retention};
 pub use template::Template;
 
 use self::best::Best;
-use self::template::{Buffer, Failure, Value, write_fixed5};
+use self::template::{Buffer, Failure, Value};
 use crate::error::{Error, Result, Status};
 
 /// When to save and where: the options, and what the events so far have made of them.
@@ -238,7 +238,7 @@ impl Policy {
         self.events += 1;
     }
 
-    /// Is a save due now? As in Keras the path is made first, so that a missing key is an error in any case.
+    /// Is a save due now? As in Keras a key that the path lacks is an error even where none is.
     fn judge(&mut self, epoch: u64, batch: Option<u64>, logs: &dyn Logs) -> Result<()> {
         let value = |name: &str| match (logs.get(name), name, batch) {
             (Some(value), _, _) => Some(Value::Float(value)),
@@ -246,44 +246,54 @@ impl Policy {
             (None, "batch", Some(batch)) => Some(Value::Int(number(batch))),
             (None, _, _) => None,
         };
-        let path = match self.template.render(&value, &mut self.buffer) {
-            Ok(path) => path,
-            Err(Failure::Value(error)) => return Err(error),
-            Err(Failure::Missing(name)) => return Err(self.missing(&name, batch.is_some(), logs)),
-        };
         let current = logs.get(&self.options.monitor);
-        let epoch_number = number(epoch);
-        let (is_due, improves, note) = match current {
-            _ if !self.options.save_best_only => {
-                let line = || format!("Epoch {epoch_number}: saving model to {path}");
-                (true, false, self.options.verbose.then(line).map(|text| Note { level: Level::Info, text }))
+        let improves = self.options.save_best_only && current.is_some_and(|value| self.improves(value));
+        let is_due = improves || !self.options.save_best_only || current.is_none();
+        let path = if is_due {
+            self.template.render(&value, &mut self.buffer).map(|path| Some(path.to_owned()))
+        } else {
+            self.template.check(&value, &mut self.buffer).map(|()| None)
+        };
+        let path = path.map_err(|failure| match failure {
+            Failure::Value(error) => error,
+            Failure::Missing(name) => self.missing(&name, batch.is_some(), logs),
+        })?;
+        self.say(epoch, current, path.as_deref());
+        if let Some(path) = path {
+            let metrics = due::collect(logs);
+            self.due = Some(Due { path, epoch, batch, value: current, improves, metrics });
+        }
+        Ok(())
+    }
+
+    fn improves(&self, value: f64) -> bool {
+        match self.best.value() {
+            Some(best) => self.direction.improves(value, best, self.options.min_delta.abs()),
+            None => !value.is_nan(),
+        }
+    }
+
+    /// Keras' line on the monitored value, and on the path if a save is due.
+    fn say(&mut self, epoch: u64, current: Option<f64>, path: Option<&str>) {
+        let Options { monitor, save_best_only, verbose, .. } = &self.options;
+        let epoch = number(epoch);
+        let (level, text) = match (current, path) {
+            (None, _) if *save_best_only => {
+                (Level::Warn, format!("Can save best model only with {monitor} available."))
             }
-            None => {
-                let text = format!("Can save best model only with {} available.", self.options.monitor);
-                (true, false, Some(Note { level: Level::Warn, text }))
+            _ if !verbose => return,
+            (Some(value), Some(path)) if *save_best_only => {
+                let (best, value) = (fixed5(self.best.value()), fixed5(Some(value)));
+                let to = format!("from {best} to {value}, saving model to {path}");
+                (Level::Info, format!("Epoch {epoch}: {monitor} improved {to}"))
             }
-            Some(value) => {
-                let best = self.best.value();
-                let min_delta = self.options.min_delta.abs();
-                let improves = match best {
-                    Some(best) => self.direction.improves(value, best, min_delta),
-                    None => !value.is_nan(),
-                };
-                let line =
-                    || verdict(&self.options.monitor, best, value, epoch_number, improves.then_some(path));
-                (
-                    improves,
-                    improves,
-                    self.options.verbose.then(line).map(|text| Note { level: Level::Info, text }),
-                )
+            (_, Some(path)) => (Level::Info, format!("Epoch {epoch}: saving model to {path}")),
+            (_, None) => {
+                let best = fixed5(self.best.value());
+                (Level::Info, format!("Epoch {epoch}: {monitor} did not improve from {best}"))
             }
         };
-        if is_due {
-            let metrics = due::collect(logs);
-            self.due = Some(Due { path: path.to_owned(), epoch, batch, value: current, improves, metrics });
-        }
-        self.notes.extend(note);
-        Ok(())
+        self.note(level, text);
     }
 
     /// Keras' error for a key that is not there, and the keys that are.
@@ -310,19 +320,11 @@ fn number(count: u64) -> u128 {
     u128::from(count) + 1
 }
 
-/// Keras' line on a value: better than the best, and saved to the path, or not.
-fn verdict(monitor: &str, best: Option<f64>, value: f64, epoch: u128, saved_to: Option<&str>) -> String {
-    let mut line = format!("Epoch {epoch}: {monitor} ");
-    line.push_str(if saved_to.is_some() { "improved from " } else { "did not improve from " });
-    match best {
-        Some(best) => write_fixed5(best, &mut line),
-        None => line.push_str("None"),
+/// As Python's `{:.5f}`.
+fn fixed5(value: Option<f64>) -> String {
+    match value {
+        None => "None".to_owned(),
+        Some(value) if value.is_nan() => "nan".to_owned(),
+        Some(value) => format!("{value:.5}"),
     }
-    if let Some(path) = saved_to {
-        line.push_str(" to ");
-        write_fixed5(value, &mut line);
-        line.push_str(", saving model to ");
-        line.push_str(path);
-    }
-    line
 }

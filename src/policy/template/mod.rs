@@ -2,6 +2,7 @@
 //!
 //! - `parse`: literal text and fields, and what can never work.
 //! - `spec`: the format spec of a field.
+//! - `render`: the values into their places.
 //! - `number`: sign, grouping and padding, for `int` and `float`.
 //! - `text`: what `!r`, `!s` and `!a` make.
 //! - `matching`: the way back: could this template have written that path?
@@ -12,52 +13,29 @@ mod int;
 mod matching;
 mod number;
 mod parse;
+mod render;
 mod spec;
 #[cfg(test)]
 mod tests;
 mod text;
 
-use std::fmt::Write;
 use std::ops::Range;
 
 use self::parse::{Fault, FieldSpec, Part};
-use self::spec::{Kind, Spec};
+pub use self::render::{Buffer, Failure, Value};
+use self::spec::Kind;
 use crate::error::{Error, Result, Status};
 
 /// The longest template, and the longest path that one may make, in bytes.
 pub const MAX_PATH: usize = 65_535;
-
-/// The value of a field.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
-    /// An epoch or a batch; wide enough for one more than the largest.
-    Int(u128),
-    /// A metric.
-    Float(f64),
-}
-
-/// Why a path could not be made.
-#[derive(Clone, Debug)]
-pub enum Failure {
-    /// There is no value of this name.
-    Missing(String),
-    /// A value does not go with its spec, or the path grows too long.
-    Value(Error),
-}
-
-/// Memory that [`Template::render`] uses again and again.
-#[derive(Clone, Debug, Default)]
-pub struct Buffer {
-    path: String,
-    number: String,
-    text: String,
-}
 
 /// A file path with fields.
 #[derive(Clone, Debug)]
 pub struct Template {
     source: String,
     parts: Vec<Part>,
+    /// Only a missing key, or a value of the wrong kind, can keep the path from being made.
+    is_plain: bool,
 }
 
 impl Template {
@@ -75,7 +53,8 @@ impl Template {
             return Err(locate(source, Fault { at: at..at + 1, why: "a path cannot hold a NUL".to_owned() }));
         }
         let parts = parse::parse(source, integers).map_err(|fault| locate(source, fault))?;
-        Ok(Template { source: source.to_owned(), parts })
+        let is_plain = render::longest(&parts).is_some_and(|n| n <= MAX_PATH);
+        Ok(Template { source: source.to_owned(), parts, is_plain })
     }
 
     /// The template as it was given.
@@ -133,79 +112,18 @@ impl Template {
         Ok(&buffer.path)
     }
 
-    fn render_parts(
+    /// Could the path be made? Fails as [`Template::render`] does, but mostly has no need to write the numbers.
+    pub fn check(
         &self,
-        parts: &[Part],
         value: &dyn Fn(&str) -> Option<Value>,
         buffer: &mut Buffer,
     ) -> std::result::Result<(), Failure> {
-        for part in parts {
-            match part {
-                Part::Literal(text) => buffer.path.push_str(text),
-                Part::Field(field) => {
-                    let found = value(&field.name).ok_or_else(|| Failure::Missing(field.name.clone()))?;
-                    let spec = match &field.spec {
-                        FieldSpec::Fixed(spec) => *spec,
-                        FieldSpec::Nested(parts) => {
-                            // The spec's own text stands at the end of the path until it has been read.
-                            let end = buffer.path.len();
-                            self.render_parts(parts, value, buffer)?;
-                            let spec = Spec::parse(buffer.path.get(end..).unwrap_or_default());
-                            buffer.path.truncate(end);
-                            spec.map_err(|why| Failure::Value(self.fault(field.at.clone(), why)))?
-                        }
-                    };
-                    write_value(found, field.as_text, &spec, buffer)
-                        .map_err(|why| Failure::Value(self.fault(field.at.clone(), why)))?;
-                }
-            }
-            if buffer.path.len() > MAX_PATH {
-                let why =
-                    format!("filepath template '{}' makes a path of more than {MAX_PATH} bytes", self.source);
-                return Err(Failure::Value(Error::new(Status::Template, why)));
-            }
-        }
-        Ok(())
+        if self.is_plain { self.check_values(value) } else { self.render(value, buffer).map(|_| ()) }
     }
 
     fn fault(&self, at: Range<usize>, why: String) -> Error {
         locate(&self.source, Fault { at, why })
     }
-}
-
-/// Appends a float as `{:.5f}` does.
-pub(super) fn write_fixed5(value: f64, out: &mut String) {
-    // Python writes nan without a sign and in small letters.
-    let _ = if value.is_nan() { out.write_str("nan") } else { write!(out, "{value:.5}") };
-}
-
-fn write_value(
-    value: Value,
-    as_text: bool,
-    spec: &Spec,
-    buffer: &mut Buffer,
-) -> std::result::Result<(), String> {
-    let Buffer { path, number, text } = buffer;
-    match value {
-        _ if as_text => {
-            spec.check(Kind::Text)?;
-            text.clear();
-            match value {
-                Value::Int(v) => int::write(v, &Spec::PLAIN, number, text)?,
-                Value::Float(v) => float::write(v, &Spec::PLAIN, number, text),
-            }
-            text::write(text, spec, path);
-        }
-        Value::Int(v) => {
-            spec.check(Kind::Int)?;
-            int::write(v, spec, number, path)?;
-        }
-        Value::Float(v) => {
-            spec.check(Kind::Float)?;
-            float::write(v, spec, number, path);
-        }
-    }
-    Ok(())
 }
 
 fn collect_names<'a>(parts: &'a [Part], names: &mut Vec<&'a str>) {
