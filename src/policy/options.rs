@@ -26,7 +26,7 @@ pub struct Options {
     pub keep_last: u64,
     /// Keep the so many best saves; 0: this rule is off.
     pub keep_best: u64,
-    /// Keep the saves of every so manieth epoch; 0: this rule is off.
+    /// Keep the saves of epochs whose number, from 1, is a multiple of this; 0: this rule is off.
     pub keep_every: u64,
 }
 

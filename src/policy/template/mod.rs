@@ -50,7 +50,8 @@ impl Template {
             ));
         }
         if let Some(at) = source.find('\0') {
-            return Err(locate(source, Fault { at: at..at + 1, why: "a path cannot hold a NUL".to_owned() }));
+            let why = format!("the filepath template holds a NUL at byte {at}: no path can");
+            return Err(Error::new(Status::Template, why));
         }
         let parts = parse::parse(source, integers).map_err(|fault| locate(source, fault))?;
         let is_plain = render::longest(&parts).is_some_and(|n| n <= MAX_PATH);

@@ -112,7 +112,7 @@ impl Parser<'_> {
                 Some('{') => return fault(here..self.at, "unexpected '{' in field name"),
                 Some('[' | '.') => {
                     return fault(
-                        start..self.end.min(self.at + 1),
+                        start..self.at,
                         "attribute and index access ('.' and '[' in a field) is not possible: values are numbers",
                     );
                 }

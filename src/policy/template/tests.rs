@@ -38,7 +38,7 @@ fn a_refusal_shows_where() {
     );
     assert_eq!(
         refusal("größe-{epoch.keras"),
-        "filepath template 'größe-{epoch.keras', at character 7 ('{epoch.k'): attribute and index access \
+        "filepath template 'größe-{epoch.keras', at character 7 ('{epoch.'): attribute and index access \
          ('.' and '[' in a field) is not possible: values are numbers"
     );
     assert_eq!(
