@@ -271,7 +271,7 @@ fn a_killed_save_leaves_a_whole_file_and_what_a_sweep_takes() {
     let place = Place::new();
     let (first, second) = (large(1).file, large(2).file);
     let mut swept = 0;
-    for round in 0..25 {
+    for round in 0..12 {
         let mut child = child("save forever", &place.0, "");
         let start = Instant::now();
         let is_temp = |name: &String| name.starts_with(".ckpt-tmp");
@@ -279,7 +279,7 @@ fn a_killed_save_leaves_a_whole_file_and_what_a_sweep_takes() {
             assert!(start.elapsed() < Duration::from_secs(30), "the child saves nothing");
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(round * 3));
+        std::thread::sleep(Duration::from_millis(round * 7));
         // A sweep while it writes must not disturb it.
         sweep(&Disk, &place.0).unwrap();
         std::thread::sleep(Duration::from_millis(20));
@@ -289,10 +289,10 @@ fn a_killed_save_leaves_a_whole_file_and_what_a_sweep_takes() {
         swept += sweep(&Disk, &place.0).unwrap().len();
         assert!(!place.names().iter().any(is_temp), "{:?}", place.names());
         if let Ok(found) = fs::read(place.path("x.keras")) {
-            assert!(found == first || found == second, "torn after {} ms", round * 3);
+            assert!(found == first || found == second, "torn after {} ms", round * 7);
         }
     }
-    assert!(swept > 5, "only {swept} of 25 children died while they wrote");
+    assert!(swept > 2, "only {swept} of 12 children died while they wrote");
 }
 
 #[test]

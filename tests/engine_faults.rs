@@ -4,7 +4,7 @@
 
 mod engine_support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ckpt::engine::{Storage, WriteOptions, sweep};
 use ckpt::error::Status;
@@ -185,7 +185,7 @@ fn what_could_not_be_removed_is_swept_later() {
     }
     mem.put_file("/d/.ckpt-tmp-1-left", b"half");
     mem.0.lock().unwrap().broken = Some(("remove", libc::EIO));
-    assert_eq!(sweep(&mem, Path::new("/d")).unwrap(), [PathBuf::new(); 0]);
+    assert!(sweep(&mem, Path::new("/d")).unwrap().is_empty());
     mem.0.lock().unwrap().broken = None;
     assert_eq!(sweep(&mem, Path::new("/d")).unwrap(), [Path::new("/d/.ckpt-tmp-1-left")]);
     assert!(mem.file("/d/old.keras").as_ref() == Some(&old.file));

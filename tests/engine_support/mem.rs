@@ -217,13 +217,13 @@ impl Storage for Mem {
 
     fn info(&self, path: &Path) -> io::Result<Info> {
         let s = self.call("info")?;
-        let (kind, id, mode) = match s.names.get(path) {
+        let (kind, mode) = match s.names.get(path) {
             None => return Err(errno(libc::ENOENT)),
-            Some(Node::Dir) => (Kind::Dir, 0, 0o755),
-            Some(Node::Link(_)) => (Kind::Link, 0, 0o777),
-            Some(&Node::File(i)) => (Kind::File, i as u64, s.inodes[i].mode),
+            Some(Node::Dir) => (Kind::Dir, 0o755),
+            Some(Node::Link(_)) => (Kind::Link, 0o777),
+            Some(&Node::File(i)) => (Kind::File, s.inodes[i].mode),
         };
-        Ok(Info { id: (1, id), kind, mode })
+        Ok(Info { kind, mode })
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
@@ -298,11 +298,6 @@ impl Handle for MemHandle {
         *mine = *mine || !s.inodes[self.1].locked;
         s.inodes[self.1].locked = true;
         Ok(*mine)
-    }
-
-    fn info(&self) -> io::Result<Info> {
-        let s = self.0.call("info of handle")?;
-        Ok(Info { id: (1, self.1 as u64), kind: Kind::File, mode: s.inodes[self.1].mode })
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
