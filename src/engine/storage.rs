@@ -24,11 +24,9 @@ pub enum Kind {
     Other,
 }
 
-/// What the file system says of a path or an open file.
+/// What the file system says of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// Device and inode: the same file, whatever it is called.
-    pub id: (u64, u64),
     /// What it is.
     pub kind: Kind,
     /// The permission bits, `0o777` at most.
@@ -65,8 +63,6 @@ pub trait Handle: Send + Sync {
     /// Takes the file's advisory lock for this handle, without waiting; `false` if another has it. The lock
     /// goes with the handle. An error of the kind `Unsupported`: there are no locks here.
     fn try_lock(&self) -> io::Result<bool>;
-    /// What the file is.
-    fn info(&self) -> io::Result<Info>;
     /// Sets the permission bits.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
     /// Makes the file `size` bytes long, all of them zero, and reserves the blocks where the file system can.
@@ -129,7 +125,14 @@ impl Storage for Disk {
     }
 
     fn info(&self, path: &Path) -> io::Result<Info> {
-        fs::symlink_metadata(path).map(|m| info_of(&m))
+        let m = fs::symlink_metadata(path)?;
+        let kind = match m.file_type() {
+            t if t.is_file() => Kind::File,
+            t if t.is_dir() => Kind::Dir,
+            t if t.is_symlink() => Kind::Link,
+            _ => Kind::Other,
+        };
+        Ok(Info { kind, mode: m.mode() & 0o777 })
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
@@ -179,10 +182,6 @@ impl Handle for fs::File {
             }
             _ => Err(cause),
         }
-    }
-
-    fn info(&self) -> io::Result<Info> {
-        self.metadata().map(|m| info_of(&m))
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
@@ -240,16 +239,6 @@ fn reserve(file: &fs::File, size: u64) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn reserve(file: &fs::File, size: u64) -> io::Result<()> {
     file.set_len(size)
-}
-
-fn info_of(m: &fs::Metadata) -> Info {
-    let kind = match m.file_type() {
-        t if t.is_file() => Kind::File,
-        t if t.is_dir() => Kind::Dir,
-        t if t.is_symlink() => Kind::Link,
-        _ => Kind::Other,
-    };
-    Info { id: (m.dev(), m.ino()), kind, mode: m.mode() & 0o777 }
 }
 
 fn too_far() -> io::Error {

@@ -41,10 +41,9 @@ impl<'a> TempFile<'a> {
                 Err(e) if e.kind() == io::ErrorKind::Unsupported => return Ok(file),
                 Err(e) => return Err(e),
             }
-            // A sweep may have had the lock before us: then the name is gone.
+            // A sweep may have had the lock before us: then the name is gone, and nobody takes it again.
             match retry(|| storage.info(&file.path)) {
-                Ok(named) if named.id == retry(|| file.handle.info())?.id => return Ok(file),
-                Ok(_) => {}
+                Ok(_) => return Ok(file),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
@@ -99,6 +98,7 @@ pub fn sweep(storage: &dyn Storage, dir: &Path) -> Result<Vec<PathBuf>> {
         }
         let path = dir.join(name);
         match abandoned(storage, &path) {
+            // If its save ended between our opening it and its lock, it has another name now, and this fails.
             Ok(Some(_held)) => {
                 if retry(|| storage.remove(&path)).is_ok() {
                     removed.push(path);
@@ -114,16 +114,11 @@ pub fn sweep(storage: &dyn Storage, dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(removed)
 }
 
-/// The file with its lock, if nobody had that and the name is still the file's.
+/// The file with its lock, if nobody had that.
 fn abandoned(storage: &dyn Storage, path: &Path) -> io::Result<Option<Box<dyn Handle>>> {
     if retry(|| storage.info(path))?.kind != Kind::File {
         return Ok(None);
     }
     let handle = retry(|| storage.open(path))?;
-    if !retry(|| handle.try_lock())? {
-        return Ok(None);
-    }
-    // Its save may have ended between our opening it and its lock: then it has another name now.
-    let same = retry(|| storage.info(path))?.id == retry(|| handle.info())?.id;
-    Ok(same.then_some(handle))
+    Ok(retry(|| handle.try_lock())?.then_some(handle))
 }

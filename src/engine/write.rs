@@ -20,15 +20,16 @@ use super::storage::{Handle, write_all};
 /// Bytes of the file that are written as one, and the size of a worker's staging block.
 const BLOCK: u64 = 4 << 20;
 
-/// Contiguous runs from this length on are written from where they are; copying shorter ones is cheaper than
-/// handing them to the kernel one by one.
-const DIRECT: usize = 32 << 10;
+/// Contiguous runs from this length on are written from where they are. Shorter ones are copied: with them, a
+/// block would have more parts than the kernel takes in one call.
+const DIRECT: usize = 8 << 10;
 
 /// Gaps up to this length are written as zeros, so as not to end a run; longer ones are left as they are in a
 /// new file, zero.
 const GAP: u64 = 4 << 10;
 
-/// Workers for a save that does not say: one in the kernel, one at the checksums; packing keeps one more busy.
+/// Workers of a save that does not say how many: one in the kernel and one at the checksums; where tensors are
+/// packed, one more.
 const WORKERS: usize = 2;
 
 /// Refuses what would write outside the file, or a tensor that is not what the layout expects.

@@ -1,7 +1,5 @@
 use std::sync::Mutex;
 
-use crate::engine::storage::Info;
-
 use super::*;
 
 /// A file in memory that takes at most `most` bytes a call, fails from byte `room` on, and counts the bytes that
@@ -31,9 +29,6 @@ impl MemFile {
 impl Handle for MemFile {
     fn try_lock(&self) -> io::Result<bool> {
         Ok(true)
-    }
-    fn info(&self) -> io::Result<Info> {
-        Err(io::ErrorKind::Unsupported.into())
     }
     fn set_mode(&self, _: u32) -> io::Result<()> {
         Ok(())

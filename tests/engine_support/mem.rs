@@ -1,0 +1,338 @@
+//! A file system in memory that fails, dies or is swept at the call that a test chooses, and that knows what a
+//! loss of power would leave of it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use ckpt::engine::storage::{Handle, Info, Kind};
+use ckpt::engine::{Storage, sweep};
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    Dir,
+    Link(PathBuf),
+    File(usize),
+}
+
+/// A change of names that may not be on the disk yet.
+#[derive(Clone, Debug)]
+enum Change {
+    Set(PathBuf, Node),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+pub type Names = BTreeMap<PathBuf, Node>;
+
+impl Change {
+    fn dir(&self) -> &Path {
+        let (Change::Set(path, _) | Change::Remove(path) | Change::Rename(path, _)) = self;
+        path.parent().unwrap()
+    }
+
+    fn apply(&self, names: &mut Names) {
+        match self {
+            Change::Set(path, node) => {
+                names.insert(path.clone(), node.clone());
+            }
+            Change::Remove(path) => {
+                names.remove(path);
+            }
+            Change::Rename(from, to) => {
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Inode {
+    pub bytes: Vec<u8>,
+    /// What a loss of power leaves of it.
+    pub durable: Vec<u8>,
+    pub mode: u32,
+    pub locked: bool,
+}
+
+/// What happens at one of the calls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    None,
+    /// The call fails, once.
+    Errno(i32),
+    /// Nothing reaches the disk from this call on.
+    Death,
+    /// Another process sweeps before the call.
+    Sweep,
+}
+
+pub struct State {
+    pub inodes: Vec<Inode>,
+    pub names: Names,
+    pub durable: Names,
+    pending: Vec<Change>,
+    pub calls: Vec<&'static str>,
+    pub fault: Fault,
+    pub at: usize,
+    /// Bytes that a write takes at most.
+    pub most: usize,
+    /// These calls always fail.
+    pub broken: Option<(&'static str, i32)>,
+    pub locks: bool,
+}
+
+/// A file system in memory that knows what is on its disk.
+#[derive(Clone)]
+pub struct Mem(pub Arc<Mutex<State>>);
+
+struct MemHandle(Mem, usize, Mutex<bool>);
+
+fn errno(n: i32) -> io::Error {
+    io::Error::from_raw_os_error(n)
+}
+
+impl Mem {
+    pub fn new(fault: Fault, at: usize) -> Mem {
+        let names = Names::from([("/".into(), Node::Dir), ("/d".into(), Node::Dir)]);
+        Mem(Arc::new(Mutex::new(State {
+            inodes: Vec::new(),
+            durable: names.clone(),
+            names,
+            pending: Vec::new(),
+            calls: Vec::new(),
+            fault,
+            at,
+            most: usize::MAX,
+            broken: None,
+            locks: true,
+        })))
+    }
+
+    /// Puts a node where it has been for long.
+    pub fn put(&self, path: &str, node: Node) {
+        let mut s = self.0.lock().unwrap();
+        s.names.insert(path.into(), node.clone());
+        s.durable.insert(path.into(), node);
+    }
+
+    /// Puts a file where it has been for long.
+    pub fn put_file(&self, path: &str, bytes: &[u8]) {
+        let mut s = self.0.lock().unwrap();
+        s.inodes.push(Inode { bytes: bytes.to_vec(), durable: bytes.to_vec(), mode: 0o640, locked: false });
+        let node = Node::File(s.inodes.len() - 1);
+        drop(s);
+        self.put(path, node);
+    }
+
+    pub fn file(&self, path: &str) -> Option<Vec<u8>> {
+        let s = self.0.lock().unwrap();
+        match s.names.get(Path::new(path)) {
+            Some(&Node::File(i)) => Some(s.inodes[i].bytes.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().names.keys().map(|p| p.display().to_string()).collect()
+    }
+
+    /// What `path` can be after a loss of power now: any beginning of the pending changes may have arrived.
+    pub fn after_power_loss(&self, path: &str) -> Vec<Option<Vec<u8>>> {
+        let s = self.0.lock().unwrap();
+        let outcome = |n: usize| {
+            let mut names = s.durable.clone();
+            s.pending[..n].iter().for_each(|change| change.apply(&mut names));
+            let reached = Path::new(path).ancestors().all(|p| names.contains_key(p));
+            match names.get(Path::new(path)) {
+                Some(&Node::File(i)) if reached => Some(s.inodes[i].durable.clone()),
+                _ => None,
+            }
+        };
+        (0..=s.pending.len()).map(outcome).collect()
+    }
+
+    /// Counts a call, and lets it fail where it is its turn.
+    fn call(&self, what: &'static str) -> io::Result<MutexGuard<'_, State>> {
+        let mut s = self.0.lock().unwrap();
+        let n = s.calls.len();
+        s.calls.push(what);
+        match s.fault {
+            Fault::Errno(e) if n == s.at => return Err(errno(e)),
+            Fault::Death if n >= s.at => return Err(errno(libc::EIO)),
+            Fault::Sweep if n == s.at => {
+                s.fault = Fault::None;
+                drop(s);
+                sweep(self, Path::new("/d")).unwrap();
+                s = self.0.lock().unwrap();
+            }
+            _ => {}
+        }
+        match s.broken {
+            Some((which, e)) if which == what => Err(errno(e)),
+            _ => Ok(s),
+        }
+    }
+}
+
+impl State {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.names);
+        self.pending.push(change);
+    }
+
+    fn need_dir(&self, path: &Path) -> io::Result<()> {
+        match self.names.get(path) {
+            Some(Node::Dir) => Ok(()),
+            Some(_) => Err(errno(libc::ENOTDIR)),
+            None => Err(errno(libc::ENOENT)),
+        }
+    }
+}
+
+impl Storage for Mem {
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>> {
+        let mut s = self.call("create")?;
+        s.need_dir(path.parent().unwrap())?;
+        if s.names.contains_key(path) {
+            return Err(errno(libc::EEXIST));
+        }
+        s.inodes.push(Inode { mode: mode & !0o022, ..Inode::default() });
+        let id = s.inodes.len() - 1;
+        s.change(Change::Set(path.into(), Node::File(id)));
+        Ok(Box::new(MemHandle(self.clone(), id, Mutex::new(false))))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
+        match self.call("open")?.names.get(path) {
+            Some(&Node::File(id)) => Ok(Box::new(MemHandle(self.clone(), id, Mutex::new(false)))),
+            _ => Err(errno(libc::ENOENT)),
+        }
+    }
+
+    fn info(&self, path: &Path) -> io::Result<Info> {
+        let s = self.call("info")?;
+        let (kind, mode) = match s.names.get(path) {
+            None => return Err(errno(libc::ENOENT)),
+            Some(Node::Dir) => (Kind::Dir, 0o755),
+            Some(Node::Link(_)) => (Kind::Link, 0o777),
+            Some(&Node::File(i)) => (Kind::File, s.inodes[i].mode),
+        };
+        Ok(Info { kind, mode })
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        match self.call("read_link")?.names.get(path) {
+            Some(Node::Link(to)) => Ok(to.clone()),
+            _ => Err(errno(libc::EINVAL)),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut s = self.call("rename")?;
+        assert_eq!(from.parent(), to.parent(), "a rename into another directory needs both synced");
+        if !s.names.contains_key(from) {
+            return Err(errno(libc::ENOENT));
+        }
+        s.change(Change::Rename(from.into(), to.into()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut s = self.call("remove")?;
+        if !s.names.contains_key(path) {
+            return Err(errno(libc::ENOENT));
+        }
+        s.change(Change::Remove(path.into()));
+        Ok(())
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        let mut s = self.call("make_dir")?;
+        s.need_dir(path.parent().unwrap())?;
+        if s.names.contains_key(path) {
+            return Err(errno(libc::EEXIST));
+        }
+        s.change(Change::Set(path.into(), Node::Dir));
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut s = self.call("remove_dir")?;
+        if s.names.keys().any(|p| p.parent() == Some(path)) {
+            return Err(errno(libc::ENOTEMPTY));
+        }
+        s.change(Change::Remove(path.into()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut s = self.call("sync_dir")?;
+        s.need_dir(path)?;
+        let (synced, pending): (Vec<_>, Vec<_>) = s.pending.drain(..).partition(|c| c.dir() == path);
+        synced.iter().for_each(|change| change.apply(&mut s.durable));
+        s.pending = pending;
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        let s = self.call("list")?;
+        s.need_dir(path)?;
+        let inside = s.names.keys().filter(|p| p.parent() == Some(path));
+        Ok(inside.map(|p| p.file_name().unwrap().to_owned()).collect())
+    }
+}
+
+impl Handle for MemHandle {
+    fn try_lock(&self) -> io::Result<bool> {
+        let mut s = self.0.call("try_lock")?;
+        if !s.locks {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut mine = self.2.lock().unwrap();
+        *mine = *mine || !s.inodes[self.1].locked;
+        s.inodes[self.1].locked = true;
+        Ok(*mine)
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.0.call("set_mode")?.inodes[self.1].mode = mode;
+        Ok(())
+    }
+
+    fn preallocate(&self, size: u64) -> io::Result<()> {
+        self.0.call("preallocate")?.inodes[self.1].bytes.resize(size as usize, 0);
+        Ok(())
+    }
+
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let mut s = self.0.call("write_at")?;
+        let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).take(s.most).collect();
+        let offset = offset as usize;
+        s.inodes[self.1].bytes[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut s = self.0.call("sync")?;
+        s.inodes[self.1].durable = s.inodes[self.1].bytes.clone();
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.call("flush").map(|_| ())
+    }
+}
+
+impl Drop for MemHandle {
+    fn drop(&mut self) {
+        if *self.2.lock().unwrap() {
+            self.0.0.lock().unwrap().inodes[self.1].locked = false;
+        }
+    }
+}
