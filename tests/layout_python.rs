@@ -27,7 +27,7 @@ fn python_reads_and_edits_our_files() {
         let data = data(&schema, &mut r);
         put_case(&scratch, &format!("random-{seed}"), &schema, &data);
     }
-    let (schema, data) = many_layers(2_000);
+    let (schema, data) = many_layers(500);
     put_case(&scratch, "many", &schema, &data);
     for case in cases(scratch.path()) {
         write_case(&case);

@@ -279,7 +279,8 @@ def test_keras_loads_it(name):
 
 def assert_equal_variables(a, b):
     def variables(model):
-        return model.variables + (model.optimizer.variables if getattr(model, "optimizer", None) else [])
+        found = model.variables + (model.optimizer.variables if getattr(model, "optimizer", None) else [])
+        return [v for v in found if "seed_generator" not in v.path]  # Keras does not save these
 
     assert len(variables(a)) == len(variables(b)) > 0
     for x, y in zip(variables(a), variables(b)):

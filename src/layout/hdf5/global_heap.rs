@@ -3,7 +3,7 @@
 use super::super::bytes::{Put, set_u64};
 
 /// HDF5 1.14 and later refuse smaller ones.
-const MIN_COLLECTION: usize = 4096;
+pub(super) const MIN_COLLECTION: usize = 4096;
 
 /// A collection takes no further object beyond this size: the library holds whole collections in memory. It
 /// also keeps the objects' numbers, at least 16 bytes an object, far below their limit of 65,535.
