@@ -61,9 +61,12 @@ fn lists_and_reads_what_python_wrote() {
     each(|name, path, entry| {
         let Some(expected) = entry["tensors"].as_array() else { return };
         let reader = Reader::open(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let found: Vec<_> = reader.tensors().iter().map(|t| (t.path.as_str(), t.dtype.name(), &t.shape)).collect();
-        let shapes: Vec<Vec<u64>> =
-            expected.iter().map(|t| t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect()).collect();
+        let found: Vec<_> =
+            reader.tensors().iter().map(|t| (t.path.as_str(), t.dtype.name(), &t.shape)).collect();
+        let shapes: Vec<Vec<u64>> = expected
+            .iter()
+            .map(|t| t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect())
+            .collect();
         let listed: Vec<_> = expected
             .iter()
             .zip(&shapes)
@@ -158,7 +161,9 @@ fn verifies_and_reads_state_and_config() {
             }
         }
         match entry["config_status"].as_str() {
-            Some(status) => assert_eq!(format!("{:?}", reader.config().unwrap_err().status()), status, "{name}"),
+            Some(status) => {
+                assert_eq!(format!("{:?}", reader.config().unwrap_err().status()), status, "{name}")
+            }
             None => assert_eq!(reader.config().unwrap().as_deref(), entry["config"].as_str(), "{name}"),
         }
     });

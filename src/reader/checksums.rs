@@ -67,7 +67,8 @@ mod tests {
         let other = TensorSpec { path: "c".into(), ..spec.clone() };
         let good = u64::from(spec.checksum(7));
         let rows = [(u64::MAX, 1), (path_key("a/b"), 99), (path_key("a/b"), good), (0, 5)];
-        let bytes: Vec<u8> = rows.iter().flat_map(|r| [r.0.to_le_bytes(), r.1.to_le_bytes()].concat()).collect();
+        let bytes: Vec<u8> =
+            rows.iter().flat_map(|r| [r.0.to_le_bytes(), r.1.to_le_bytes()].concat()).collect();
         let sums = Checksums::from_bytes(&bytes);
         assert!(sums.covers("a/b") && !sums.covers("c"));
         sums.check(&spec, 7).unwrap();

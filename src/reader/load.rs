@@ -101,22 +101,23 @@ fn fill_foreign(reader: &Reader, tensor: usize, header: u64, target: &dyn Target
     let mut hasher = Hasher::new();
     let mut whole = Vec::new();
     let mut done = 0;
-    target.fill(0, len, &mut |dst| {
-        if dst.len() == len {
-            reader.library.read(header, spec, dst)?;
-        } else {
-            if whole.is_empty() {
-                whole.resize(len, 0);
-                reader.library.read(header, spec, &mut whole)?;
+    target
+        .fill(0, len, &mut |dst| {
+            if dst.len() == len {
+                reader.library.read(header, spec, dst)?;
+            } else {
+                if whole.is_empty() {
+                    whole.resize(len, 0);
+                    reader.library.read(header, spec, &mut whole)?;
+                }
+                let piece = whole.get(done..).and_then(|rest| rest.get(..dst.len()));
+                dst.copy_from_slice(piece.ok_or_else(|| misused(&spec.path))?);
             }
-            let piece = whole.get(done..).and_then(|rest| rest.get(..dst.len()));
-            dst.copy_from_slice(piece.ok_or_else(|| misused(&spec.path))?);
-        }
-        done += dst.len();
-        hasher.update(dst);
-        Ok(())
-    })
-    .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
+            done += dst.len();
+            hasher.update(dst);
+            Ok(())
+        })
+        .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
     if done != len {
         return Err(misused(&spec.path));
     }
@@ -142,7 +143,10 @@ pub(super) fn read_piecewise(
 }
 
 fn misused(path: &str) -> Error {
-    Error::new(Status::Internal, format!("the memory for tensor '{path}' did not take the bytes it was to take"))
+    Error::new(
+        Status::Internal,
+        format!("the memory for tensor '{path}' did not take the bytes it was to take"),
+    )
 }
 
 impl<'a> Plan<'a> {
@@ -207,7 +211,11 @@ impl<'a> Plan<'a> {
         thread::scope(|scope| {
             for _ in 1..threads {
                 // With fewer threads than hoped for, the work is done all the same.
-                if thread::Builder::new().name("ckpt-read".into()).spawn_scoped(scope, || self.work()).is_err() {
+                if thread::Builder::new()
+                    .name("ckpt-read".into())
+                    .spawn_scoped(scope, || self.work())
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -226,7 +234,9 @@ impl<'a> Plan<'a> {
                         self.note(item, done);
                     }
                 }
-                Job::Run(range) => self.small(self.items.get(range.clone()).unwrap_or_default(), &mut scratch),
+                Job::Run(range) => {
+                    self.small(self.items.get(range.clone()).unwrap_or_default(), &mut scratch)
+                }
             }
         }
     }
@@ -318,7 +328,8 @@ impl<'a> Plan<'a> {
                 let mut whole = Hasher::new();
                 for block in 0..item.nbytes.div_ceil(BLOCK) {
                     let len = (item.nbytes - block * BLOCK).min(BLOCK);
-                    let crc = self.crcs.get(item.blocks + block as usize).map_or(0, |c| c.load(Ordering::Relaxed));
+                    let crc =
+                        self.crcs.get(item.blocks + block as usize).map_or(0, |c| c.load(Ordering::Relaxed));
                     whole.combine(&Hasher::new_with_initial_len(crc, len));
                 }
                 self.note(item, self.check(item, whole.finalize()));

@@ -68,7 +68,9 @@ impl Reader {
         let (archive, weights) = if magic == zip::MAGIC {
             let archive = Archive::open(source)?;
             let Some(weights) = archive.member(WEIGHTS)? else {
-                return Err(damaged(format!("it is a zip archive without the member '{WEIGHTS}' of a .keras file")));
+                return Err(damaged(format!(
+                    "it is a zip archive without the member '{WEIGHTS}' of a .keras file"
+                )));
             };
             (Some(archive), weights)
         } else {

@@ -54,7 +54,10 @@ impl Archive {
             rest = tail;
         }
         if members.len() as u64 != count {
-            return Err(damaged(format!("its zip directory promises {count} members, it has {}", members.len())));
+            return Err(damaged(format!(
+                "its zip directory promises {count} members, it has {}",
+                members.len()
+            )));
         }
         members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = members.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -67,7 +70,9 @@ impl Archive {
     /// The bytes of the member with this name, if there is one. It must be stored, not compressed.
     pub fn member(&self, name: &str) -> Result<Option<Source>> {
         match self.find(name) {
-            Some(member) => self.locate(member).map_err(|e| e.context(format_args!("member '{name}'"))).map(Some),
+            Some(member) => {
+                self.locate(member).map_err(|e| e.context(format_args!("member '{name}'"))).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -121,7 +126,8 @@ impl Archive {
             return Err(Error::new(Status::Unsupported, "it is encrypted"));
         }
         if member.method != 0 {
-            let what = format!("it is compressed (method {}): Keras stores its members plainly", member.method);
+            let what =
+                format!("it is compressed (method {}): Keras stores its members plainly", member.method);
             return Err(Error::new(Status::Unsupported, what));
         }
         if member.packed != member.size {
@@ -195,7 +201,8 @@ fn entry(bytes: &[u8]) -> Option<(Member, &[u8])> {
     if !bytes.starts_with(b"PK\x01\x02") {
         return None;
     }
-    let [name, extra, comment] = [u16_at(bytes, 28)?, u16_at(bytes, 30)?, u16_at(bytes, 32)?].map(usize::from);
+    let [name, extra, comment] =
+        [u16_at(bytes, 28)?, u16_at(bytes, 30)?, u16_at(bytes, 32)?].map(usize::from);
     let (name, tail) = bytes.get(ENTRY..)?.split_at_checked(name)?;
     let (extra, tail) = tail.split_at_checked(extra)?;
     let (_, tail) = tail.split_at_checked(comment)?;
@@ -222,7 +229,9 @@ fn entry(bytes: &[u8]) -> Option<(Member, &[u8])> {
 
 fn zip64_extra(mut extra: &[u8]) -> &[u8] {
     while let (Some(id), Some(len)) = (u16_at(extra, 0), u16_at(extra, 2)) {
-        let Some((body, tail)) = extra.get(4..).and_then(|rest| rest.split_at_checked(len.into())) else { break };
+        let Some((body, tail)) = extra.get(4..).and_then(|rest| rest.split_at_checked(len.into())) else {
+            break;
+        };
         if id == 1 {
             return body;
         }

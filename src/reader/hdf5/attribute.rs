@@ -31,7 +31,9 @@ pub(super) fn text(
         c.u16()?;
         let size = c.u32()? as usize;
         let bytes = match class {
-            3 => until_nul(data.get(..size).ok_or_else(|| damaged("a string attribute is cut off"))?).to_vec(),
+            3 => {
+                until_nul(data.get(..size).ok_or_else(|| damaged("a string attribute is cut off"))?).to_vec()
+            }
             9 if flags & 0x0f == 1 => {
                 let mut c = Cursor::new(data);
                 let (len, heap, index) = (c.u32()?, c.u64()?, c.u32()?);

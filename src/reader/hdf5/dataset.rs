@@ -50,10 +50,15 @@ pub(super) fn read(meta: &mut Metadata, heaps: &mut Heaps, header: &Header) -> R
         _ if nbytes == 0 => Ok(Dataset::Known { dtype, shape, offset: 0 }),
         Place::Here { offset, size } if !filtered => {
             if size != nbytes {
-                return Err(damaged(format!("shape {shape:?} of {} needs {nbytes} bytes, it has {size}", dtype.name())));
+                return Err(damaged(format!(
+                    "shape {shape:?} of {} needs {nbytes} bytes, it has {size}",
+                    dtype.name()
+                )));
             }
             if offset.checked_add(size).is_none_or(|end| end > meta.len()) {
-                return Err(damaged(format!("its {size} bytes at address {offset} reach beyond the end of the file")));
+                return Err(damaged(format!(
+                    "its {size} bytes at address {offset} reach beyond the end of the file"
+                )));
             }
             Ok(Dataset::Known { dtype, shape, offset })
         }
@@ -88,7 +93,9 @@ fn place(layout: &Message) -> Result<Place> {
             (u64::MAX, _) => Ok(Place::Elsewhere),
             (offset, size) => Ok(Place::Here { offset, size }),
         },
-        (4.., 3) => Err(damaged("it is a virtual dataset, whose bytes are in other files: these are not read")),
+        (4.., 3) => {
+            Err(damaged("it is a virtual dataset, whose bytes are in other files: these are not read"))
+        }
         _ => Ok(Place::Elsewhere),
     }
 }

@@ -138,5 +138,7 @@ fn name(bytes: &[u8]) -> Result<String> {
 /// The refusal of a link that is not a hard one.
 pub(in crate::reader) fn not_hard(name: &str, soft: bool) -> crate::error::Error {
     let what = if soft { "soft" } else { "external or user-defined" };
-    damaged(format!("link '{name}' is a {what} link: only hard links are read, the others can lead elsewhere"))
+    damaged(format!(
+        "link '{name}' is a {what} link: only hard links are read, the others can lead elsewhere"
+    ))
 }

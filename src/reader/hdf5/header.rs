@@ -114,7 +114,7 @@ impl Header {
         let len = c.uint(flags & 3)?;
         let prefix = available - c.rest().len() as u64;
         let order = flags & 4 != 0;
-        let whole = len.checked_add(prefix + 4).unwrap_or(u64::MAX);
+        let whole = len.saturating_add(prefix + 4);
         self.chunks.push((self.address, whole));
         let mut i = 0;
         while let Some(&(address, len)) = self.chunks.get(i) {

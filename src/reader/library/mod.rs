@@ -11,9 +11,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use hdf5_metno_sys::h5::{H5_INDEX_NAME, H5_ITER_NATIVE, H5dont_atexit};
-use hdf5_metno_sys::h5d::{
-    H5D_VIRTUAL, H5Dget_create_plist, H5Dget_space, H5Dget_type, H5Dread,
-};
+use hdf5_metno_sys::h5d::{H5D_VIRTUAL, H5Dget_create_plist, H5Dget_space, H5Dget_type, H5Dread};
 use hdf5_metno_sys::h5e::{H5E_DEFAULT, H5E_WALK_UPWARD, H5E_error2_t, H5Eset_auto2, H5Ewalk2};
 use hdf5_metno_sys::h5f::{H5F_ACC_RDONLY, H5F_CLOSE_STRONG, H5Fopen};
 use hdf5_metno_sys::h5i::{H5I_DATASET, H5I_GROUP, H5Idec_ref, H5Iget_type, hid_t};
@@ -57,7 +55,10 @@ fn lock() -> Result<Locked> {
         unsafe { start() }
     });
     if driver < 0 {
-        return Err(Error::new(Status::Unsupported, "the HDF5 library, which this file needs, did not start"));
+        return Err(Error::new(
+            Status::Unsupported,
+            "the HDF5 library, which this file needs, did not start",
+        ));
     }
     Ok(Locked { driver, _guard: guard })
 }
@@ -155,7 +156,10 @@ impl Library {
 
     fn open_file(&self, locked: &Locked) -> Result<Id> {
         let Some(source) = &self.source else {
-            return Err(Error::new(Status::Internal, "the HDF5 library was asked for a file before it had one"));
+            return Err(Error::new(
+                Status::Internal,
+                "the HDF5 library was asked for a file before it had one",
+            ));
         };
         // SAFETY: the lock is held, every identifier is checked before it is used, and `self` closes the file
         // before it lets go of the source.
@@ -177,7 +181,8 @@ impl Library {
     pub fn read(&self, header: u64, spec: &TensorSpec, dst: &mut [u8]) -> Result<()> {
         let locked = lock()?;
         let dataset = self.open(&locked, header)?;
-        if describe(&dataset)? != Some((spec.dtype, spec.shape.clone())) || spec.nbytes() != dst.len() as u64 {
+        if describe(&dataset)? != Some((spec.dtype, spec.shape.clone())) || spec.nbytes() != dst.len() as u64
+        {
             return Err(damaged("it is not what it was when the file was opened"));
         }
         check_filters(&dataset)?;

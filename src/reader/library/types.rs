@@ -26,7 +26,9 @@ pub(super) fn dtype(datatype: &Id, dataset: &Id) -> Result<Option<Dtype>> {
         H5T_INTEGER if is_plain(datatype) => integer(datatype, size),
         H5T_FLOAT if is_plain(datatype) => float(datatype),
         H5T_ENUM if size == 1 && is_boolean(datatype) => Some(Dtype::Bool),
-        H5T_OPAQUE if size == 2 && text(dataset, c"dtype")?.as_deref() == Some("bfloat16") => Some(Dtype::Bf16),
+        H5T_OPAQUE if size == 2 && text(dataset, c"dtype")?.as_deref() == Some("bfloat16") => {
+            Some(Dtype::Bf16)
+        }
         _ => None,
     })
 }
