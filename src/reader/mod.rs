@@ -12,8 +12,6 @@ mod hdf5;
 mod library;
 mod load;
 mod source;
-#[cfg(test)]
-mod tests;
 mod zip;
 
 use std::path::Path;
@@ -26,11 +24,13 @@ use self::library::Library;
 use self::source::{Source, damaged};
 use self::zip::Archive;
 use crate::error::{Error, Result, Status};
-use crate::layout::schema::OWN_GROUP;
-use crate::tensor::{TensorSpec, shape_text};
+use crate::tensor::{Dtype, TensorSpec, shape_text};
 
 /// The member of a `.keras` archive that holds the weights.
 const WEIGHTS: &str = "model.weights.h5";
+
+/// The group of our own, which is not listed.
+const OWN_GROUP: &str = "libckpt";
 
 /// An open checkpoint: a `.weights.h5` or a `.keras` file. Any thread may use it, several at once too.
 ///
@@ -56,11 +56,24 @@ impl Reader {
     /// damaged, or refers to bytes outside itself (soft and external links, virtual and external datasets);
     /// `Unsupported` if it is packed in a way that Keras does not use.
     pub fn open(path: &Path) -> Result<Reader> {
-        let source = Source::open(path)?;
-        Reader::from_source(&source).map_err(|e| named(&source, e))
+        Reader::open_with(path, Library::new(true))
     }
 
-    fn from_source(source: &Source) -> Result<Reader> {
+    /// As [`Reader::open`], but never hands anything to the HDF5 library, whose own parser is not made for files
+    /// from strangers: what only it reads is `Unsupported`.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open_without_library(path: &Path) -> Result<Reader> {
+        Reader::open_with(path, Library::new(false))
+    }
+
+    fn open_with(path: &Path, library: Library) -> Result<Reader> {
+        let source = Source::open(path)?;
+        Reader::from_source(&source, library).map_err(|e| named(&source, e))
+    }
+
+    fn from_source(source: &Source, mut library: Library) -> Result<Reader> {
         let mut magic = [0; zip::MAGIC.len()];
         if source.len() >= magic.len() as u64 {
             source.read_at(0, &mut magic)?;
@@ -83,7 +96,6 @@ impl Reader {
                 (_, Some(_)) => format!("its member '{WEIGHTS}' is not an HDF5 file"),
             }));
         };
-        let mut library = Library::default();
         let tree = hdf5::read(&weights, origin, &mut library)?;
         let mut reader = Reader {
             source: tree.source,
@@ -114,7 +126,7 @@ impl Reader {
         if let Some((spec, place)) = find("/checksums")
             && spec.shape.len() == 2
             && spec.shape.get(1) == Some(&2)
-            && spec.dtype == crate::tensor::Dtype::U64
+            && spec.dtype == Dtype::U64
         {
             self.checksums = Checksums::from_bytes(&self.whole(spec, *place)?);
         }
@@ -122,7 +134,7 @@ impl Reader {
             self.state = self.whole(spec, *place).and_then(|mut bytes| {
                 self.checksums.check(spec, crc32fast::hash(&bytes))?;
                 bytes.truncate(bytes.trim_ascii_end().len());
-                Ok(Some(bytes))
+                Ok((!bytes.is_empty()).then_some(bytes))
             });
         }
         Ok(())
@@ -241,12 +253,16 @@ impl Reader {
         }
     }
 
-    /// All bytes of a dataset of our own. It lies in the file, or claims no more than the file allows.
+    /// All bytes of a dataset of our own, which is never larger than the file.
     fn whole(&self, spec: &TensorSpec, place: Place) -> Result<Vec<u8>> {
         match place {
             Place::Here(offset) => self.source.read_vec(offset, spec.nbytes()),
             Place::Foreign(header) => {
-                let mut bytes = vec![0; usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?];
+                let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
+                if spec.nbytes() > self.source.len() {
+                    return Err(damaged(format!("its '{}' is larger than the file", spec.path)));
+                }
+                let mut bytes = vec![0; len];
                 self.library.read(header, spec, &mut bytes)?;
                 Ok(bytes)
             }

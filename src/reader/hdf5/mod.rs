@@ -12,6 +12,8 @@ mod group;
 mod header;
 mod metadata;
 mod superblock;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 

@@ -71,7 +71,7 @@ fn lock() -> Result<Locked> {
 /// of ours needs; what stands after the driver's step is then done here.
 ///
 /// # Safety
-/// The library's lock must be held, and no other code of this process may have started it.
+/// The library's lock must be held.
 unsafe fn start() -> hid_t {
     // SAFETY: each may be called before the initialisation, or is it. `H5_init_library` is called by its own
     // name since a failure in a public function would be printed.
@@ -123,8 +123,8 @@ fn failure(what: &str) -> Error {
 }
 
 /// One file, opened by the library when it is first needed.
-#[derive(Default)]
 pub(super) struct Library {
+    allowed: bool,
     source: Option<Arc<Source>>,
     file: Mutex<Option<Id>>,
 }
@@ -137,6 +137,21 @@ impl Drop for Library {
 }
 
 impl Library {
+    /// For a file that is attached later. Unless it is `allowed`, everything that it is asked for is refused.
+    pub fn new(allowed: bool) -> Library {
+        Library { allowed, source: None, file: Mutex::new(None) }
+    }
+
+    fn lock(&self) -> Result<Locked> {
+        match self.allowed {
+            true => lock(),
+            false => Err(Error::new(
+                Status::Unsupported,
+                "it is stored in a way that only the HDF5 library reads, which was not to be used",
+            )),
+        }
+    }
+
     fn open(&self, locked: &Locked, header: u64) -> Result<Id> {
         let mut file = self.file.lock();
         let file = match &*file {
@@ -179,7 +194,7 @@ impl Library {
 
     /// Fills `dst` with the elements of the dataset at `header`, row-major and little-endian.
     pub fn read(&self, header: u64, spec: &TensorSpec, dst: &mut [u8]) -> Result<()> {
-        let locked = lock()?;
+        let locked = self.lock()?;
         let dataset = self.open(&locked, header)?;
         if describe(&dataset)? != Some((spec.dtype, spec.shape.clone())) || spec.nbytes() != dst.len() as u64
         {
@@ -206,7 +221,7 @@ impl Foreign for Library {
     }
 
     fn links(&mut self, header: u64) -> Result<Vec<Link>> {
-        let locked = lock()?;
+        let locked = self.lock()?;
         let group = self.open(&locked, header)?;
         let mut listing = Listing { links: Vec::new(), fault: None };
         // SAFETY: a valid object; the callback gets the listing, which outlives the call; the lock is held.
@@ -225,7 +240,7 @@ impl Foreign for Library {
     }
 
     fn tensor(&mut self, header: u64) -> Result<Option<(Dtype, Vec<u64>)>> {
-        let locked = lock()?;
+        let locked = self.lock()?;
         describe(&self.open(&locked, header)?)
     }
 }
