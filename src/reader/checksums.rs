@@ -1,0 +1,79 @@
+//! The checksums that stand in `/libckpt`, by the keys of the tensors' paths.
+#![forbid(unsafe_code)]
+
+use crate::error::Result;
+use crate::reader::source::damaged;
+use crate::tensor::{TensorSpec, path_key};
+
+/// The table of checksums: pairs of a path's key and a tensor's checksum, sorted. Two paths may share a key.
+#[derive(Debug, Default)]
+pub(super) struct Checksums {
+    rows: Vec<(u64, u64)>,
+}
+
+impl Checksums {
+    /// From the bytes of the dataset: rows of two little-endian numbers.
+    pub fn from_bytes(bytes: &[u8]) -> Checksums {
+        let (rows, _) = bytes.as_chunks::<16>();
+        let number = |row: &[u8; 16], half: usize| {
+            row.iter().skip(half * 8).take(8).rev().fold(0, |n, &byte| n << 8 | u64::from(byte))
+        };
+        let mut rows: Vec<_> = rows.iter().map(|row| (number(row, 0), number(row, 1))).collect();
+        rows.sort_unstable();
+        Checksums { rows }
+    }
+
+    fn of(&self, path: &str) -> impl Iterator<Item = u64> {
+        let key = path_key(path);
+        let start = self.rows.partition_point(|row| row.0 < key);
+        self.rows.iter().skip(start).take_while(move |row| row.0 == key).map(|row| row.1)
+    }
+
+    /// Is there a checksum for this path?
+    pub fn covers(&self, path: &str) -> bool {
+        self.of(path).next().is_some()
+    }
+
+    /// Fails if there are checksums for this tensor and none of them is that of its bytes, whose CRC-32 is
+    /// `data_crc`.
+    pub fn check(&self, spec: &TensorSpec, data_crc: u32) -> Result<()> {
+        let found = spec.checksum(data_crc);
+        let mut expected = None;
+        for sum in self.of(&spec.path) {
+            if sum == u64::from(found) {
+                return Ok(());
+            }
+            expected = Some(sum);
+        }
+        match expected {
+            None => Ok(()),
+            Some(sum) => Err(damaged(format!(
+                "tensor '{}' does not match its checksum in /libckpt (expected {sum:08x}, found {found:08x}): it \
+                 is damaged, or another program has changed it",
+                spec.path
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Dtype;
+
+    #[test]
+    fn finds_rows_in_any_order_and_among_equal_keys() {
+        let spec = TensorSpec { path: "a/b".into(), dtype: Dtype::F32, shape: vec![2, 3] };
+        let other = TensorSpec { path: "c".into(), ..spec.clone() };
+        let good = u64::from(spec.checksum(7));
+        let rows = [(u64::MAX, 1), (path_key("a/b"), 99), (path_key("a/b"), good), (0, 5)];
+        let bytes: Vec<u8> =
+            rows.iter().flat_map(|r| [r.0.to_le_bytes(), r.1.to_le_bytes()].concat()).collect();
+        let sums = Checksums::from_bytes(&bytes);
+        assert!(sums.covers("a/b") && !sums.covers("c"));
+        sums.check(&spec, 7).unwrap();
+        sums.check(&other, 1).unwrap();
+        let error = sums.check(&spec, 8).unwrap_err();
+        assert!(error.message().contains("tensor 'a/b'"), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Attributes that are text: fixed strings, and variable-length ones, which stand in global heaps.
+
+use std::collections::HashMap;
+
+use super::cursor::{Cursor, until_nul};
+use super::header::{Header, kind};
+use super::metadata::Metadata;
+use crate::error::Result;
+use crate::reader::source::damaged;
+
+/// The global heap collection that was read last: neighbours in a file share one.
+#[derive(Default)]
+pub(super) struct Heaps {
+    address: Option<u64>,
+    /// Address and length of each object.
+    objects: HashMap<u16, (u64, u64)>,
+}
+
+/// The text of the attribute `name`, if the object has one that is a single string.
+pub(super) fn text(
+    meta: &mut Metadata,
+    heaps: &mut Heaps,
+    header: &Header,
+    name: &str,
+) -> Result<Option<String>> {
+    for m in header.messages().filter(|m| m.kind == kind::ATTRIBUTE && !m.shared) {
+        let Some((datatype, data)) = parts(m.body, name)? else { continue };
+        let mut c = Cursor::new(datatype);
+        let class = c.u8()? & 0x0f;
+        let flags = c.u8()?;
+        c.u16()?;
+        let size = c.u32()? as usize;
+        let bytes = match class {
+            3 => {
+                until_nul(data.get(..size).ok_or_else(|| damaged("a string attribute is cut off"))?).to_vec()
+            }
+            9 if flags & 0x0f == 1 => {
+                let mut c = Cursor::new(data);
+                let (len, heap, index) = (c.u32()?, c.u64()?, c.u32()?);
+                heaps.get(meta, heap, index, len)?
+            }
+            _ => return Ok(None),
+        };
+        return Ok(String::from_utf8(bytes).ok());
+    }
+    Ok(None)
+}
+
+/// Datatype and data of an attribute message, if the attribute is called `wanted` and neither is shared.
+fn parts<'a>(body: &'a [u8], wanted: &str) -> Result<Option<(&'a [u8], &'a [u8])>> {
+    let mut c = Cursor::new(body);
+    let (version, flags) = (c.u8()?, c.u8()?);
+    let [name, datatype, dataspace] = [c.u16()?, c.u16()?, c.u16()?].map(usize::from);
+    let pad = match version {
+        1 => 8,
+        2 => 1,
+        3 => {
+            c.u8()?;
+            1
+        }
+        _ => return Ok(None),
+    };
+    let name = until_nul(c.take(name.next_multiple_of(pad))?);
+    if name != wanted.as_bytes() || (version > 1 && flags & 3 != 0) {
+        return Ok(None);
+    }
+    let datatype = c.take(datatype.next_multiple_of(pad))?;
+    c.take(dataspace.next_multiple_of(pad))?;
+    Ok(Some((datatype, c.rest())))
+}
+
+impl Heaps {
+    /// The first `len` bytes of the object `index` in the collection at `address`.
+    fn get(&mut self, meta: &mut Metadata, address: u64, index: u32, len: u32) -> Result<Vec<u8>> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        if self.address != Some(address) {
+            self.load(meta, address)?;
+        }
+        let object = u16::try_from(index).ok().and_then(|i| self.objects.get(&i));
+        match object {
+            Some(&(at, size)) if u64::from(len) <= size => Ok(meta.get(at, u64::from(len))?.to_vec()),
+            _ => Err(damaged(format!("string {index} is not in the global heap that it is said to be in"))),
+        }
+    }
+
+    fn load(&mut self, meta: &mut Metadata, address: u64) -> Result<()> {
+        self.address = None;
+        self.objects.clear();
+        let mut c = Cursor::new(meta.get(address, 16)?);
+        c.magic(b"GCOL\x01", "global heap")?;
+        c.take(3)?;
+        let end = address.checked_add(c.u64()?).filter(|&end| end <= meta.len());
+        let end = end.ok_or_else(|| damaged("a global heap reaches beyond its end"))?;
+        let mut at = address + 16;
+        // The object 0 is the free space, and the last; less than a header of 16 bytes may be left too.
+        while end.saturating_sub(at) >= 16 {
+            let mut c = Cursor::new(meta.get(at, 16)?);
+            let index = c.u16()?;
+            c.take(6)?;
+            let size = c.u64()?;
+            if index == 0 {
+                break;
+            }
+            let next = size.checked_next_multiple_of(8).and_then(|n| n.checked_add(at + 16));
+            let Some(next) = next.filter(|&next| next <= end) else {
+                return Err(damaged("an object reaches beyond the end of its global heap"));
+            };
+            self.objects.insert(index, (at + 16, size));
+            at = next;
+        }
+        self.address = Some(address);
+        Ok(())
+    }
+}

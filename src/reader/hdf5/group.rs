@@ -1,0 +1,144 @@
+//! The links of a group: a symbol table (B-tree, nodes and a heap of names), or link messages in its header.
+
+use super::cursor::{Cursor, until_nul};
+use super::header::{Header, kind};
+use super::metadata::Metadata;
+use crate::error::Result;
+use crate::reader::source::damaged;
+
+/// A hard link: a name, and the address of the object header it leads to.
+pub(in crate::reader) struct Link {
+    pub name: String,
+    pub header: u64,
+}
+
+/// Where the links of a group are.
+pub(super) enum Links {
+    /// Here they are, in the order of the file.
+    Listed(Vec<Link>),
+    /// In a fractal heap, which is left to the HDF5 library.
+    Dense,
+}
+
+/// Is this the header of a group?
+pub(super) fn is_group(header: &Header) -> bool {
+    header.messages().any(|m| m.kind == kind::SYMBOL_TABLE || m.kind == kind::LINK_INFO)
+}
+
+/// The links of the group with this header.
+pub(super) fn links(meta: &mut Metadata, header: &Header) -> Result<Links> {
+    let mut found = Vec::new();
+    if let Some(table) = header.find(kind::SYMBOL_TABLE) {
+        let mut c = Cursor::new(table.body);
+        symbol_table(meta, c.u64()?, c.u64()?, &mut found)?;
+    }
+    if let Some(info) = header.find(kind::LINK_INFO)
+        && is_dense(info.body)?
+    {
+        return Ok(Links::Dense);
+    }
+    for m in header.messages().filter(|m| m.kind == kind::LINK) {
+        found.push(link_message(m.body)?);
+    }
+    Ok(Links::Listed(found))
+}
+
+fn is_dense(info: &[u8]) -> Result<bool> {
+    let mut c = Cursor::new(info);
+    let (_, flags) = (c.u8()?, c.u8()?);
+    if flags & 1 != 0 {
+        c.u64()?;
+    }
+    Ok(c.u64()? != u64::MAX)
+}
+
+fn link_message(body: &[u8]) -> Result<Link> {
+    let mut c = Cursor::new(body);
+    c.magic(&[1], "link message")?;
+    let flags = c.u8()?;
+    let class = if flags & 8 != 0 { c.u8()? } else { 0 };
+    if flags & 4 != 0 {
+        c.u64()?;
+    }
+    if flags & 16 != 0 {
+        c.u8()?;
+    }
+    let len = usize::try_from(c.uint(flags & 3)?).unwrap_or(usize::MAX);
+    let name = name(c.take(len)?)?;
+    match class {
+        0 => Ok(Link { name, header: c.u64()? }),
+        _ => Err(not_hard(&name, class == 1)),
+    }
+}
+
+fn symbol_table(meta: &mut Metadata, tree: u64, heap: u64, found: &mut Vec<Link>) -> Result<()> {
+    let mut c = Cursor::new(meta.get(heap, 32)?);
+    c.magic(b"HEAP", "local heap")?;
+    c.u32()?;
+    let (size, _, address) = (c.u64()?, c.u64()?, c.u64()?);
+    let names = meta.get(address, size)?.to_vec();
+    let mut root = Cursor::new(meta.get(tree, 24)?);
+    root.magic(b"TREE\0", "B-tree")?;
+    let level = root.u8()?;
+    tree_node(meta, tree, level, &names, found)
+}
+
+/// Walks a B-tree node. Levels fall by one at each step, so that the recursion ends.
+fn tree_node(meta: &mut Metadata, at: u64, level: u8, names: &[u8], found: &mut Vec<Link>) -> Result<()> {
+    let mut c = Cursor::new(meta.get(at, 24)?);
+    c.magic(b"TREE\0", "B-tree")?;
+    if c.u8()? != level {
+        return Err(damaged("a node of a group's B-tree is not on the level of its parent's children"));
+    }
+    let used = u64::from(c.u16()?);
+    // Keys and children alternate; the last key is not needed.
+    let entries = meta.get(at.saturating_add(24), used * 16)?.to_vec();
+    let mut c = Cursor::new(&entries);
+    for _ in 0..used {
+        c.u64()?;
+        let child = c.u64()?;
+        match level.checked_sub(1) {
+            Some(below) => tree_node(meta, child, below, names, found)?,
+            None => symbol_node(meta, child, names, found)?,
+        }
+    }
+    Ok(())
+}
+
+fn symbol_node(meta: &mut Metadata, at: u64, names: &[u8], found: &mut Vec<Link>) -> Result<()> {
+    const SYMBOL: u64 = 40;
+    let mut c = Cursor::new(meta.get(at, 8)?);
+    c.magic(b"SNOD\x01", "node of a symbol table")?;
+    c.u8()?;
+    let used = u64::from(c.u16()?);
+    let mut c = Cursor::new(meta.get(at.saturating_add(8), used * SYMBOL)?);
+    let mut length = 0;
+    for _ in 0..used {
+        let (offset, header, cache) = (c.u64()?, c.u64()?, c.u32()?);
+        c.take(20)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let tail = names.get(start..).ok_or_else(|| damaged("the name of a link lies outside its heap"))?;
+        let name = name(until_nul(tail))?;
+        if cache == 2 {
+            return Err(not_hard(&name, true));
+        }
+        length += name.len() as u64;
+        found.push(Link { name, header });
+    }
+    meta.charge(length)
+}
+
+fn name(bytes: &[u8]) -> Result<String> {
+    match std::str::from_utf8(bytes) {
+        Ok(name) if !name.is_empty() && !name.contains(['/', '\0']) => Ok(name.to_owned()),
+        _ => Err(damaged(format!("'{}' cannot be the name of a link", String::from_utf8_lossy(bytes)))),
+    }
+}
+
+/// The refusal of a link that is not a hard one.
+pub(in crate::reader) fn not_hard(name: &str, soft: bool) -> crate::error::Error {
+    let what = if soft { "soft" } else { "external or user-defined" };
+    damaged(format!(
+        "link '{name}' is a {what} link: only hard links are read, the others can lead elsewhere"
+    ))
+}

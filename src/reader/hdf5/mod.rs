@@ -1,0 +1,230 @@
+//! A bounded parser of HDF5 metadata, for what Keras, h5py and this library write: contiguous and compact
+//! datasets, groups with symbol tables or link messages. It believes no number: every address and length is
+//! checked against the file before anything is read or allocated, and every walk ends. What it does not know,
+//! it hands to a [`Foreign`] reader, object by object.
+#![forbid(unsafe_code)]
+
+mod attribute;
+mod checksum;
+mod cursor;
+mod dataset;
+mod group;
+mod header;
+mod metadata;
+mod superblock;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+use self::dataset::Dataset;
+use self::group::Links;
+use self::header::{Header, kind};
+use self::metadata::Metadata;
+use crate::error::{Error, Result, Status};
+use crate::reader::source::{Source, damaged};
+use crate::tensor::{Dtype, TensorSpec};
+
+pub(super) use self::group::{Link, not_hard};
+pub(super) use self::superblock::find;
+
+/// Where the bytes of a tensor are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the source from this offset on, row-major and little-endian.
+    Here(u64),
+    /// Behind the object header at this address, for the foreign reader.
+    Foreign(u64),
+}
+
+/// Whoever reads what this parser does not.
+pub(super) trait Foreign {
+    /// The stretch that addresses refer to. Called once, before everything else.
+    fn attach(&mut self, source: &Source);
+    /// The links of the group whose object header is at this address.
+    fn links(&mut self, header: u64) -> Result<Vec<Link>>;
+    /// Type and shape of the dataset whose object header is at this address; `None` if that is no tensor.
+    fn tensor(&mut self, header: u64) -> Result<Option<(Dtype, Vec<u64>)>>;
+}
+
+/// All tensors of a file.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The stretch that places refer to.
+    pub source: Source,
+    /// Groups depth first, the names in each sorted as bytes: the order of [`path_order`].
+    pub tensors: Vec<(TensorSpec, Place)>,
+}
+
+/// The longest path: names that are nested deeper are made to do harm.
+const MAX_PATH: usize = 64 << 10;
+
+/// How many times the file's size the tensors may claim that are not in it as they are: deflate's limit.
+const MAX_EXPANSION: u64 = 1032;
+
+/// The order of paths in a tree: component by component.
+pub(super) fn path_order(a: &str, b: &str) -> std::cmp::Ordering {
+    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+    match a.bytes().zip(b.bytes()).find(|(x, y)| x != y) {
+        Some((x, y)) => rank(x).cmp(&rank(y)),
+        None => a.len().cmp(&b.len()),
+    }
+}
+
+/// Lists the tensors of the HDF5 file that begins at `origin`.
+pub(super) fn read(source: &Source, origin: u64, foreign: &mut dyn Foreign) -> Result<Tree> {
+    let superblock = superblock::read(source, origin)?;
+    let mut walk = Walk {
+        meta: Metadata::new(&superblock.source),
+        heaps: attribute::Heaps::default(),
+        header: Header::default(),
+        foreign,
+        groups: HashSet::new(),
+        extents: Vec::new(),
+        paths: 0,
+        expanded: 0,
+    };
+    walk.foreign.attach(&superblock.source);
+    if let Some(extension) = superblock.extension {
+        walk.check_extension(extension)?;
+    }
+    let tensors = walk.run(superblock.root)?;
+    walk.check_overlap()?;
+    drop(walk);
+    Ok(Tree { source: superblock.source, tensors })
+}
+
+struct Walk<'a> {
+    meta: Metadata<'a>,
+    heaps: attribute::Heaps,
+    header: Header,
+    foreign: &'a mut dyn Foreign,
+    /// The headers of the groups that were met.
+    groups: HashSet<u64>,
+    /// Offset, end and object header of each tensor's bytes.
+    extents: Vec<(u64, u64, u64)>,
+    /// Bytes of all paths.
+    paths: u64,
+    /// Bytes of the tensors that are not in the file as they are.
+    expanded: u64,
+}
+
+impl Walk<'_> {
+    fn check_extension(&mut self, address: u64) -> Result<()> {
+        self.header.read(&mut self.meta, address)?;
+        if self.header.messages().any(|m| m.kind == kind::DRIVER_INFO || m.kind == kind::CACHE_IMAGE) {
+            let what = "it is split over several files, or holds an image of the HDF5 library's cache";
+            return Err(Error::new(Status::Unsupported, what));
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, root: u64) -> Result<Vec<(TensorSpec, Place)>> {
+        let mut tensors = Vec::new();
+        let mut pending = vec![(String::new(), root)];
+        while let Some((path, address)) = pending.pop() {
+            self.visit(path, address, &mut pending, &mut tensors)?;
+        }
+        Ok(tensors)
+    }
+
+    /// Looks at one object: the children of a group go on the stack, a tensor to the list.
+    fn visit(
+        &mut self,
+        path: String,
+        address: u64,
+        pending: &mut Vec<(String, u64)>,
+        tensors: &mut Vec<(TensorSpec, Place)>,
+    ) -> Result<()> {
+        let named = |e: Error| e.context(format_args!("object '/{path}'"));
+        self.header.read(&mut self.meta, address).map_err(named)?;
+        if group::is_group(&self.header) {
+            let children = self.children(&path, address).map_err(named)?;
+            pending.extend(children);
+            return Ok(());
+        }
+        if let Some((dtype, shape, place)) = self.tensor().map_err(named)? {
+            let spec = TensorSpec { path, dtype, shape };
+            self.claim(&spec, place)?;
+            tensors.push((spec, place));
+        }
+        Ok(())
+    }
+
+    /// The children of a group, in falling order of their names, as the stack needs them.
+    fn children(&mut self, path: &str, address: u64) -> Result<Vec<(String, u64)>> {
+        if !self.groups.insert(address) {
+            return Err(damaged("this group is linked to from another place too"));
+        }
+        let mut links = match group::links(&mut self.meta, &self.header)? {
+            Links::Listed(links) => links,
+            Links::Dense => self.foreign.links(address)?,
+        };
+        links.sort_unstable_by(|a, b| b.name.cmp(&a.name));
+        if let Some(pair) = links.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(damaged(format!("the name '{}' stands in it twice", pair[0].name)));
+        }
+        let mut children = Vec::with_capacity(links.len());
+        for link in links {
+            let len = path.len() + 1 + link.name.len();
+            self.paths += len as u64;
+            if len > MAX_PATH || self.paths > self.meta.len().saturating_mul(16) {
+                return Err(damaged("its groups are nested too deep, or their names too long"));
+            }
+            let mut child = String::with_capacity(len);
+            if !path.is_empty() {
+                child.push_str(path);
+                child.push('/');
+            }
+            child.push_str(&link.name);
+            children.push((child, link.header));
+        }
+        Ok(children)
+    }
+
+    fn tensor(&mut self) -> Result<Option<(Dtype, Vec<u64>, Place)>> {
+        let address = self.header.address();
+        Ok(match dataset::read(&mut self.meta, &mut self.heaps, &self.header)? {
+            Dataset::Known { dtype, shape, offset } => Some((dtype, shape, Place::Here(offset))),
+            Dataset::Foreign => {
+                self.foreign.tensor(address)?.map(|(dtype, shape)| (dtype, shape, Place::Foreign(address)))
+            }
+            Dataset::Other => None,
+        })
+    }
+
+    /// Notes where the tensor's bytes are, and refuses sizes that the file cannot account for.
+    fn claim(&mut self, spec: &TensorSpec, place: Place) -> Result<()> {
+        let nbytes = spec.checked_nbytes().unwrap_or(u64::MAX);
+        match place {
+            Place::Here(offset) if nbytes > 0 => {
+                self.extents.push((offset, offset.saturating_add(nbytes), self.header.address()));
+            }
+            Place::Here(_) => (),
+            Place::Foreign(_) => {
+                self.expanded = self.expanded.saturating_add(nbytes);
+                if self.expanded > self.meta.len().saturating_mul(MAX_EXPANSION) {
+                    return Err(damaged(format!(
+                        "object '/{}': its shape {:?} claims more than a file of this size can hold",
+                        spec.path, spec.shape
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a file in which two datasets share bytes. (Two links to one dataset may.)
+    fn check_overlap(&mut self) -> Result<()> {
+        self.extents.sort_unstable();
+        self.extents.dedup();
+        for pair in self.extents.windows(2) {
+            let (a, b) = (pair[0], pair[1]);
+            if a.1 > b.0 {
+                let what = format!("two datasets overlap, at {}..{} and {}..{}", a.0, a.1, b.0, b.1);
+                return Err(damaged(what));
+            }
+        }
+        Ok(())
+    }
+}

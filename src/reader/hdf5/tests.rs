@@ -1,0 +1,231 @@
+//! Files made by hand to do harm: each must be refused, quickly, with the reason.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::reader::hdf5;
+
+/// A foreign reader that refuses.
+struct Nobody;
+
+impl Foreign for Nobody {
+    fn attach(&mut self, _: &Source) {}
+
+    fn links(&mut self, _: u64) -> Result<Vec<Link>> {
+        Err(damaged("asked for links"))
+    }
+
+    fn tensor(&mut self, _: u64) -> Result<Option<(Dtype, Vec<u64>)>> {
+        Err(damaged("asked for a tensor"))
+    }
+}
+
+/// An HDF5 file that is put together structure by structure.
+struct Image(Vec<u8>);
+
+const ROOT: u64 = 96;
+
+fn words(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &(body.len() as u16).to_le_bytes(), &[0; 4], body].concat()
+}
+
+fn header(messages: &[Vec<u8>]) -> Vec<u8> {
+    let body = messages.concat();
+    let mut out = vec![1, 0, messages.len() as u8, 0, 1, 0, 0, 0];
+    out.extend((body.len() as u32).to_le_bytes());
+    out.extend([0; 4]);
+    out.extend(body);
+    out
+}
+
+impl Image {
+    /// A superblock whose root group has these messages.
+    fn new(messages: &[Vec<u8>]) -> Image {
+        let mut out = b"\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0\x04\0\x10\0\0\0\0\0".to_vec();
+        out.extend(words(&[0, u64::MAX, 0, u64::MAX, 0, ROOT, 0, 0, 0]));
+        let mut image = Image(out);
+        assert_eq!(image.put(&header(messages)), ROOT);
+        image
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> u64 {
+        let at = self.0.len() as u64;
+        self.0.extend(bytes);
+        self.0.resize(self.0.len().next_multiple_of(8), 0);
+        at
+    }
+
+    fn read(mut self) -> Result<Tree> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let end = (self.0.len() as u64).to_le_bytes();
+        self.0[40..48].copy_from_slice(&end);
+        let name = format!("ckpt-hdf5-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path: PathBuf = std::env::temp_dir().join(name);
+        std::fs::write(&path, &self.0).unwrap();
+        let source = Source::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let start = Instant::now();
+        let tree = hdf5::read(&source, 0, &mut Nobody);
+        assert!(start.elapsed() < Duration::from_secs(2));
+        tree
+    }
+}
+
+/// A link message to a header.
+fn link(name: &str, header: u64) -> Vec<u8> {
+    let mut body = vec![1, 0, name.len() as u8];
+    body.extend(name.as_bytes());
+    body.extend(words(&[header]));
+    message(kind::LINK, &body)
+}
+
+/// A group's mark, without a fractal heap.
+fn compact() -> Vec<u8> {
+    message(kind::LINK_INFO, &[&[0, 0][..], &words(&[u64::MAX, u64::MAX])].concat())
+}
+
+fn dataset(dims: &[u64], datatype: &[u8], layout: &[u8]) -> Vec<u8> {
+    let mut space = vec![1, dims.len() as u8, 0, 0, 0, 0, 0, 0];
+    space.extend(words(dims));
+    header(&[
+        message(kind::DATASPACE, &space),
+        message(kind::DATATYPE, datatype),
+        message(kind::LAYOUT, layout),
+    ])
+}
+
+const INT8: [u8; 12] = [0x10, 8, 0, 0, 1, 0, 0, 0, 0, 0, 8, 0];
+
+fn contiguous(offset: u64, size: u64) -> Vec<u8> {
+    [&[3, 1][..], &words(&[offset, size])].concat()
+}
+
+fn with_datasets(datasets: &[Vec<u8>]) -> Image {
+    let names: Vec<_> = (0..datasets.len()).map(|i| format!("d{i}")).collect();
+    let links = |at: &[u64]| -> Vec<Vec<u8>> {
+        let links = names.iter().zip(at).map(|(name, at)| link(name, *at));
+        std::iter::once(compact()).chain(links).collect()
+    };
+    let mut at = ROOT + header(&links(&vec![0; datasets.len()])).len().next_multiple_of(8) as u64;
+    let mut places = Vec::new();
+    for dataset in datasets {
+        places.push(at);
+        at += dataset.len().next_multiple_of(8) as u64;
+    }
+    let mut image = Image::new(&links(&places));
+    for (dataset, place) in datasets.iter().zip(places) {
+        assert_eq!(image.put(dataset), place);
+    }
+    image
+}
+
+fn refusal(image: Image) -> String {
+    image.read().expect_err("it was read").to_string()
+}
+
+#[test]
+fn reads_what_is_sound() {
+    let tree = with_datasets(&[
+        dataset(&[8], &INT8, &contiguous(0, 8)),
+        dataset(&[4, 2], &INT8, &contiguous(8, 8)),
+        dataset(&[], &INT8, &[3, 0, 1, 0, 42]),
+        dataset(&[3, 0], &INT8, &contiguous(u64::MAX, 0)),
+    ])
+    .read()
+    .unwrap();
+    let shapes: Vec<_> = tree.tensors.iter().map(|(spec, _)| spec.shape.clone()).collect();
+    assert_eq!(shapes, [vec![8], vec![4, 2], vec![], vec![3, 0]]);
+    assert_eq!(tree.tensors[1].1, Place::Here(8));
+    let Place::Here(compact) = tree.tensors[2].1 else { panic!("not here") };
+    let mut byte = [0];
+    tree.source.read_at(compact, &mut byte).unwrap();
+    assert_eq!(byte, [42]);
+}
+
+#[test]
+fn refuses_extents_that_lie_outside_or_overlap() {
+    let far = dataset(&[8], &INT8, &contiguous(1 << 40, 8));
+    assert!(refusal(with_datasets(&[far])).contains("beyond the end"));
+    let wraps = dataset(&[8], &INT8, &contiguous(u64::MAX - 3, 8));
+    assert!(refusal(with_datasets(&[wraps])).contains("beyond the end"));
+    let short = dataset(&[9], &INT8, &contiguous(0, 8));
+    assert!(refusal(with_datasets(&[short])).contains("needs 9 bytes"));
+    let bomb = dataset(&[1 << 40, 1 << 40], &INT8, &contiguous(0, 8));
+    assert!(refusal(with_datasets(&[bomb])).contains("2^63"));
+    let two = [dataset(&[8], &INT8, &contiguous(0, 8)), dataset(&[8], &INT8, &contiguous(7, 8))];
+    assert!(refusal(with_datasets(&two)).contains("overlap"));
+}
+
+#[test]
+fn refuses_headers_that_never_end() {
+    let next = message(kind::CONTINUATION, &words(&[ROOT + 16, 24]));
+    assert!(refusal(Image::new(&[next])).contains("without end"));
+    let far = message(kind::CONTINUATION, &words(&[1 << 50, 24]));
+    assert!(refusal(Image::new(&[far])).contains("beyond its end"));
+    let mut huge = Image::new(&[compact()]);
+    huge.0[ROOT as usize + 8..][..4].fill(0xff);
+    assert!(refusal(huge).contains("beyond its end"));
+}
+
+#[test]
+fn refuses_groups_in_circles() {
+    let image = Image::new(&[compact(), link("self", ROOT)]);
+    assert!(refusal(image).contains("linked to from another place"));
+    let twice = Image::new(&[compact(), link("a", ROOT), link("a", ROOT)]);
+    assert!(refusal(twice).contains("twice"));
+    for name in ["", "a/b", "a\0b"] {
+        assert!(refusal(Image::new(&[compact(), link(name, ROOT)])).contains("cannot be the name"), "{name:?}");
+    }
+}
+
+/// Trees of nodes that have the same child many times: 30 to the power of 8 leaves.
+#[test]
+fn refuses_trees_that_multiply() {
+    let mut image = Image::new(&[message(kind::SYMBOL_TABLE, &words(&[0, 0]))]);
+    let names = image.put(b"\0\0\0\0\0\0\0\0a\0\0\0\0\0\0\0");
+    let heap = image.put(&[&b"HEAP\0\0\0\0"[..], &words(&[16, 1, names])].concat());
+    let mut child = image.put(b"SNOD\x01\0\0\0");
+    for level in 0..8 {
+        let mut node = [&b"TREE\0"[..], &[level, 30, 0], &words(&[u64::MAX, u64::MAX])].concat();
+        for _ in 0..30 {
+            node.extend(words(&[8, child]));
+        }
+        node.extend(words(&[8]));
+        child = image.put(&node);
+    }
+    let at = ROOT as usize + 24;
+    image.0[at..at + 16].copy_from_slice(&words(&[child, heap]));
+    assert!(refusal(image).contains("over and over"));
+}
+
+#[test]
+fn refuses_heaps_that_claim_too_much() {
+    let mut image = Image::new(&[message(kind::SYMBOL_TABLE, &words(&[0, 0]))]);
+    let heap = image.put(&[&b"HEAP\0\0\0\0"[..], &words(&[1 << 62, 1, 0])].concat());
+    let at = ROOT as usize + 32;
+    image.0[at..at + 8].copy_from_slice(&words(&[heap]));
+    assert!(refusal(image).contains("beyond its end"));
+}
+
+#[test]
+fn hands_over_what_it_does_not_know() {
+    let chunked = dataset(&[8], &INT8, &[3, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(refusal(with_datasets(&[chunked])).contains("asked for a tensor"));
+    let unwritten = dataset(&[8], &INT8, &contiguous(u64::MAX, 8));
+    assert!(refusal(with_datasets(&[unwritten])).contains("asked for a tensor"));
+    let dense = message(kind::LINK_INFO, &[&[0, 0][..], &words(&[ROOT, ROOT])].concat());
+    assert!(refusal(Image::new(&[dense])).contains("asked for links"));
+}
+
+#[test]
+fn orders_paths_as_trees() {
+    let mut paths = ["a/b", "a.b", "a", "a/b/c", "ab", "a b/x", "b"];
+    paths.sort_by(|a, b| path_order(a, b));
+    assert_eq!(paths, ["a", "a/b", "a/b/c", "a b/x", "a.b", "ab", "b"]);
+}
