@@ -1,0 +1,102 @@
+# The front door: `make help`. CMakeLists.txt says how the library is built and installed, Cargo.toml what is in it;
+# this file installs what they need, and puts the steps in order.
+SHELL := /bin/sh
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+PREFIX ?= /usr/local
+LIBDIR ?= lib
+CARGO ?= cargo
+PYTHON ?= python3
+
+root := $(CURDIR)
+target := $(or $(CARGO_TARGET_DIR),$(root)/target)
+python := $(root)/.venv/bin/python
+library := $(root)/build/lib/libckpt.so
+jobs := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+# Where tests in any language find what they need.
+export CARGO_TARGET_DIR := $(target)
+export CKPT_TEST_PYTHON := $(python)
+export CKPT_TEST_LIBRARY := $(library)
+export PYTHON
+
+# $(call cmake_build,TESTS,TARGET): one profile everywhere, since HDF5 takes minutes to build and is built per profile.
+cmake_build = cmake -S . -B build --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_LIBDIR="$(LIBDIR)" \
+	-DCKPT_CARGO_TARGET_DIR="$(target)" -DCKPT_BUILD_TESTS=$(1) > /dev/null && \
+	cmake --build build --target $(2) -j $(jobs)
+
+##@ To use it
+
+.PHONY: build
+build: .tools  ## build the libraries: build/lib/libckpt.so, libckpt.a
+	@$(call cmake_build,OFF,ckpt_libraries)
+
+.PHONY: all
+all: build
+
+.PHONY: install
+install: build  ## install into PREFIX (/usr/local), under DESTDIR if set
+	@DESTDIR="$(DESTDIR)" cmake --install build --prefix "$$(realpath -m "$(PREFIX)")"
+
+.PHONY: demo
+demo: build .venv/.ready  ## train on digits in C++, load the best checkpoint in Keras
+	@mkdir -p build/demo
+	@$(CXX) -std=c++17 -O2 -Wall -Wextra -Iinclude -Ibindings/cpp examples/digits/*.cpp -o build/demo/digits \
+		"$(library)" "-Wl,-rpath,$(root)/build/lib"
+	@build/demo/digits
+	@$(python) examples/digits/check.py
+
+##@ To change it
+
+.PHONY: test
+test: .test-tools .venv/.ready  ## run all tests
+	@$(call cmake_build,ON,all)
+	$(CARGO) test --release --quiet
+	cd build && ctest --output-on-failure -j $(jobs) --timeout 600
+	$(python) -m pytest -q tests/python
+
+.PHONY: check
+check: build  ## check the format, lints, the header, and the list of symbols
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --all-targets -- -D warnings
+	$(CARGO) test --release --quiet --test header
+	tests/abi/symbols.sh "$(library)" build/lib/libckpt.a
+
+.PHONY: header
+header: .tools  ## write include/ckpt.h and tests/abi/symbols.txt anew, after a change of src/ffi
+	CKPT_BLESS=1 $(CARGO) test --release --quiet --test header
+	@$(call cmake_build,OFF,ckpt_libraries)
+	tests/abi/symbols.sh --bless "$(library)" build/lib/libckpt.a
+
+.PHONY: bench
+bench: build .venv/.ready  ## measure, as ratios against the machine and its peers in one run
+	@mkdir -p build/bench
+	@$(CC) -std=c99 -O2 -Iinclude benches/decision.c -o build/bench/decision \
+		"$(library)" "-Wl,-rpath,$(root)/build/lib"
+	@cd build/bench && $(python) ../../benches/bench.py "$(library)" ./decision
+
+.PHONY: clean
+clean:  ## remove what was built; not the Python environment in .venv
+	rm -rf build "$(target)"
+
+.PHONY: help
+help:  ## show this
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+# What the targets need of the machine.
+build_tools := cmake:cmake c++:g++
+
+.PHONY: .tools
+.tools:
+	@cmake/setup.sh tools $(build_tools)
+
+.PHONY: .test-tools
+.test-tools:
+	@cmake/setup.sh tools $(build_tools) pkg-config:pkg-config h5cc:libhdf5-dev h5dump:hdf5-tools unzip:unzip \
+		bsdtar:libarchive-tools
+
+.venv/.ready: tests/python/requirements.txt
+	@cmake/setup.sh venv .venv tests/python/requirements.txt
+	@touch $@

@@ -1,0 +1,745 @@
+/*
+ * libckpt: model checkpoints for every trainer that can call C.
+ *
+ * What Keras' ModelCheckpoint is to Python: it decides when to save, where, what is best and what to keep, and writes
+ * .keras and .weights.h5 files that Keras itself loads.
+ *
+ *   ckpt_on_epoch_end(c, epoch, logs, n);
+ *   if (ckpt_should_save(c))
+ *     ckpt_save(c, model);
+ *
+ * The rules, for every function:
+ *
+ * - Results. What can fail returns a ckpt_status and gives its result through a pointer, which is untouched on
+ *   failure. ckpt_last_error() is the calling thread's message: what failed, on what, what to do.
+ * - Arguments. NULL where a pointer is required, text that is not UTF-8, a number that an enum does not have:
+ *   CKPT_E_INVALID_ARGUMENT, and the message names the argument. Free functions accept NULL.
+ * - Ownership. What a _new or _open function makes, its _free ends, once. Strings and arrays that are passed in are
+ *   copied; a tensor's buffer is borrowed. Pointers that come out belong to the library; each says how long they live.
+ * - Threads. Sessions and readers may be used from any thread; options and models by one thread at a time.
+ *   No thread of the library outlives a call.
+ * - Callbacks may come from any thread, one at a time, without a lock of the session held; they must not throw,
+ *   longjmp, or free their session.
+ * - Counting. Epochs and batches count from 0 here, and from 1 in file names, as in Keras.
+ * - Nothing is printed unless asked for, no panic or exception crosses this boundary, and enums and structs are
+ *   frozen: more data gets a new function.
+ *
+ * This file is generated (make header): change the doc comments of src/ffi instead.
+ */
+
+#ifndef CKPT_H
+#define CKPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The version of this header: major << 16 | minor << 8 | patch.
+ */
+#define CKPT_VERSION 256
+
+/**
+ * Value of save_freq: at the end of every epoch.
+ */
+#define CKPT_SAVE_FREQ_EPOCH 0
+
+/**
+ * What a call came to. The numbers never change; later versions may add some.
+ */
+typedef enum ckpt_status {
+  /**
+   * It worked.
+   */
+  CKPT_OK = 0,
+  /**
+   * An argument is NULL, not UTF-8, out of range, or makes no sense; the message names it.
+   */
+  CKPT_E_INVALID_ARGUMENT = 1,
+  /**
+   * The file path's template: syntax, unknown or missing key.
+   */
+  CKPT_E_TEMPLATE = 2,
+  /**
+   * The operating system refused: see ckpt_last_os_error().
+   */
+  CKPT_E_IO = 3,
+  /**
+   * The disk or the quota is full (ENOSPC, EDQUOT).
+   */
+  CKPT_E_NO_SPACE = 4,
+  /**
+   * Not a checkpoint, damaged, or made to do harm.
+   */
+  CKPT_E_FORMAT = 5,
+  /**
+   * There is no such file, tensor or value.
+   */
+  CKPT_E_NOT_FOUND = 6,
+  /**
+   * A tensor's name, dtype or shape is not what was expected.
+   */
+  CKPT_E_MISMATCH = 7,
+  /**
+   * Not now: wrong order of calls, or busy.
+   */
+  CKPT_E_STATE = 8,
+  /**
+   * Not something that this version can do.
+   */
+  CKPT_E_UNSUPPORTED = 9,
+  /**
+   * The caller cancelled it.
+   */
+  CKPT_E_CANCELLED = 10,
+  /**
+   * A bug in this library (a panic, caught); the handle it happened on is best freed.
+   */
+  CKPT_E_INTERNAL = 11,
+} ckpt_status;
+
+/**
+ * How much a log line matters.
+ */
+typedef enum ckpt_log_level {
+  /**
+   * Something failed that no call reports.
+   */
+  CKPT_LOG_ERROR = 0,
+  /**
+   * Something is not as expected, and was dealt with.
+   */
+  CKPT_LOG_WARN = 1,
+  /**
+   * What was done: Keras' lines under verbose 1 are of this level.
+   */
+  CKPT_LOG_INFO = 2,
+  /**
+   * How it was done.
+   */
+  CKPT_LOG_DEBUG = 3,
+} ckpt_log_level;
+
+/**
+ * The type of an element. Enum arguments enter as plain integers; a number that is none of them is refused.
+ */
+typedef enum ckpt_dtype {
+  /**
+   * float, IEEE single
+   */
+  CKPT_DTYPE_F32 = 0,
+  /**
+   * double, IEEE double
+   */
+  CKPT_DTYPE_F64 = 1,
+  /**
+   * IEEE half
+   */
+  CKPT_DTYPE_F16 = 2,
+  /**
+   * bfloat16
+   */
+  CKPT_DTYPE_BF16 = 3,
+  /**
+   * int8_t
+   */
+  CKPT_DTYPE_I8 = 4,
+  /**
+   * uint8_t
+   */
+  CKPT_DTYPE_U8 = 5,
+  /**
+   * int16_t
+   */
+  CKPT_DTYPE_I16 = 6,
+  /**
+   * uint16_t
+   */
+  CKPT_DTYPE_U16 = 7,
+  /**
+   * int32_t
+   */
+  CKPT_DTYPE_I32 = 8,
+  /**
+   * uint32_t
+   */
+  CKPT_DTYPE_U32 = 9,
+  /**
+   * int64_t
+   */
+  CKPT_DTYPE_I64 = 10,
+  /**
+   * uint64_t
+   */
+  CKPT_DTYPE_U64 = 11,
+  /**
+   * bool, one byte, 0 or 1
+   */
+  CKPT_DTYPE_BOOL = 12,
+} ckpt_dtype;
+
+/**
+ * What counts as better. Enum arguments enter as plain integers; a number that is none of them is refused.
+ */
+typedef enum ckpt_mode {
+  /**
+   * By the metric's name: max for names that contain "acc", begin with "fmeasure", or that Keras maximizes
+   * (auc, precision, recall, ...), with or without "val_"; min for the rest.
+   */
+  CKPT_MODE_AUTO = 0,
+  /**
+   * Smaller is better.
+   */
+  CKPT_MODE_MIN = 1,
+  /**
+   * Larger is better.
+   */
+  CKPT_MODE_MAX = 2,
+} ckpt_mode;
+
+/**
+ * How a save runs beside the training.
+ */
+typedef enum ckpt_async {
+  /**
+   * ckpt_save() returns when the file is committed.
+   */
+  CKPT_ASYNC_OFF = 0,
+  /**
+   * The buffers are copied before ckpt_save() returns; written in the background.
+   */
+  CKPT_ASYNC_COPY = 1,
+  /**
+   * The buffers are written in place in the background; see ckpt_wait_buffers().
+   */
+  CKPT_ASYNC_BORROW = 2,
+  /**
+   * The buffers are snapshot by copy-on-write.
+   */
+  CKPT_ASYNC_SNAPSHOT = 3,
+} ckpt_async;
+
+/**
+ * What a finished save survives.
+ */
+typedef enum ckpt_durability {
+  /**
+   * A loss of power: file and directory are flushed to the disk.
+   */
+  CKPT_DURABILITY_FULL = 0,
+  /**
+   * A crash of the process, not one of the machine: nothing is flushed.
+   */
+  CKPT_DURABILITY_NONE = 1,
+} ckpt_durability;
+
+/**
+ * A checkpointing session: the policy, the writer, the state of one training. Any thread may use it; it locks
+ * itself, and not while bytes move.
+ */
+typedef struct ckpt ckpt;
+
+/**
+ * The tensors of a model by their paths in the checkpoint, with the caller's buffers. By one thread at a time.
+ *
+ * Paths, shapes, strides and names are copied; the buffers are borrowed: they have to live until the model is freed
+ * or ckpt_model_set_data() replaces them.
+ */
+typedef struct ckpt_model ckpt_model;
+
+/**
+ * The options of a session. By one thread at a time; ckpt_new() copies them.
+ */
+typedef struct ckpt_options ckpt_options;
+
+/**
+ * An open checkpoint. Any thread may use it, several at a time.
+ */
+typedef struct ckpt_reader ckpt_reader;
+
+/**
+ * Receives log lines: UTF-8 without a newline at either end, valid during the call. May be called from any thread
+ * that is in a call on the session, one line at a time; it may call into the library, but must not throw,
+ * longjmp or free its session.
+ */
+typedef void (*ckpt_log_fn)(enum ckpt_log_level level, const char *message, void *user);
+
+/**
+ * A metric of the logs.
+ */
+typedef struct ckpt_metric {
+  /**
+   * Its name, UTF-8, such as "val_loss".
+   */
+  const char *name;
+  /**
+   * Its value.
+   */
+  double value;
+} ckpt_metric;
+
+/**
+ * What a save took.
+ */
+typedef struct ckpt_stats {
+  /**
+   * Bytes of the file.
+   */
+  uint64_t bytes;
+  /**
+   * Seconds that the caller was kept.
+   */
+  double stall_secs;
+  /**
+   * Seconds of copying buffers for a save in the background; 0 in this version.
+   */
+  double copy_secs;
+  /**
+   * Seconds of writing.
+   */
+  double write_secs;
+  /**
+   * Seconds of flushing to the disk.
+   */
+  double sync_secs;
+} ckpt_stats;
+
+/**
+ * What a tensor in a checkpoint is. Its pointers are valid while the reader lives.
+ */
+typedef struct ckpt_tensor_info {
+  /**
+   * Where it stands: components joined by '/'.
+   */
+  const char *path;
+  /**
+   * The type of an element.
+   */
+  enum ckpt_dtype dtype;
+  /**
+   * Axes; 0 for a scalar.
+   */
+  size_t rank;
+  /**
+   * Sizes along the axes: rank of them.
+   */
+  const int64_t *shape;
+  /**
+   * Bytes of all elements.
+   */
+  uint64_t nbytes;
+} ckpt_tensor_info;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The name of a status, as in "CKPT_E_IO".
+ *
+ * A static string, never NULL: "unknown status" for a number that is none of them. Any thread.
+ */
+const char *ckpt_status_name(ckpt_status status);
+
+/**
+ * The message of the calling thread's last failure: which function, what failed, on what, what to do.
+ *
+ * UTF-8, never NULL, "" where nothing has failed in this thread. A success leaves it as it is. Valid until the
+ * thread's next failing call.
+ */
+const char *ckpt_last_error(void);
+
+/**
+ * The `errno` behind the calling thread's last failure, if that was CKPT_E_IO or CKPT_E_NO_SPACE; else 0.
+ */
+int ckpt_last_os_error(void);
+
+/**
+ * The version of the library that is running: major << 16 | minor << 8 | patch. Compare with CKPT_VERSION, that
+ * of the header.
+ */
+uint32_t ckpt_version(void);
+
+/**
+ * Makes options with Keras' defaults; *out is to be freed with ckpt_options_free().
+ *
+ * @param out  not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_options_new(struct ckpt_options **out);
+
+/**
+ * Frees options; NULL is fine. Sessions made from them go on.
+ */
+void ckpt_options_free(struct ckpt_options *options);
+
+/**
+ * Sets the metric that decides what is best: a name in the logs, such as "val_loss", the default. UTF-8, not
+ * empty; copied.
+ */
+enum ckpt_status ckpt_options_set_monitor(struct ckpt_options *options, const char *metric);
+
+/**
+ * Sets what counts as better; CKPT_MODE_AUTO by default.
+ */
+enum ckpt_status ckpt_options_set_mode(struct ckpt_options *options, ckpt_mode mode);
+
+/**
+ * Saves only when the monitored metric is better than ever before; false by default. Where the logs lack the
+ * metric, a warning is logged and the save is due, as in Keras.
+ */
+enum ckpt_status ckpt_options_set_save_best_only(struct ckpt_options *options, bool save_best_only);
+
+/**
+ * Saves the weights alone; false by default. The file path then ends in ".weights.h5", else in ".keras".
+ */
+enum ckpt_status ckpt_options_set_save_weights_only(struct ckpt_options *options, bool save_weights_only);
+
+/**
+ * Sets when a save comes up: CKPT_SAVE_FREQ_EPOCH (0, the default) for the end of each epoch, n for every n
+ * batches, counted across epochs as Keras counts them.
+ */
+enum ckpt_status ckpt_options_set_save_freq(struct ckpt_options *options, uint64_t batches);
+
+/**
+ * Sets the best value to beat from the start; none by default. NaN is refused.
+ */
+enum ckpt_status ckpt_options_set_initial_value_threshold(struct ckpt_options *options, double threshold);
+
+/**
+ * Sets by how much a value has to be better than the best to count as an improvement; 0 by default. In the
+ * metric's units; its sign does not matter, as in Keras' MonitorCallback. NaN and infinities are refused.
+ */
+enum ckpt_status ckpt_options_set_min_delta(struct ckpt_options *options, double min_delta);
+
+/**
+ * 1 logs what Keras prints under verbose=1, in the same words; 0, the default, is silent.
+ *
+ * The lines go to the log function where one is set, else to standard output (warnings to standard error).
+ */
+enum ckpt_status ckpt_options_set_verbose(struct ckpt_options *options, int verbose);
+
+/**
+ * Sets the function that receives log lines, and what it gets as `user`; NULL takes it away.
+ *
+ * `user` has to live as long as every session made from these options.
+ */
+enum ckpt_status ckpt_options_set_log(struct ckpt_options *options, ckpt_log_fn log, void *user);
+
+/**
+ * Sets how saves run beside the training; CKPT_ASYNC_OFF by default. The other kinds are CKPT_E_UNSUPPORTED in
+ * this version.
+ */
+enum ckpt_status ckpt_options_set_async(struct ckpt_options *options,
+                                        ckpt_async kind);
+
+/**
+ * Sets what a finished save survives; CKPT_DURABILITY_FULL by default.
+ */
+enum ckpt_status ckpt_options_set_durability(struct ckpt_options *options, ckpt_durability durability);
+
+/**
+ * Sets how many threads a save or a load may use, the caller's own among them; 0, the default, for as many as
+ * help. None of them outlives the call.
+ */
+enum ckpt_status ckpt_options_set_threads(struct ckpt_options *options, uint32_t threads);
+
+/**
+ * Keeps the last n saves; 0, the default, turns this rule off.
+ *
+ * With every keep_* rule off all files are kept. Else, after each save, a file stays if one of the rules keeps it;
+ * the newest and the best always stay, and files that this session did not write are never touched.
+ */
+enum ckpt_status ckpt_options_set_keep_last(struct ckpt_options *options,
+                                            uint64_t n);
+
+/**
+ * Keeps the k best saves by the monitored metric (of equals, the older); 0, the default, turns this rule off.
+ * See ckpt_options_set_keep_last().
+ */
+enum ckpt_status ckpt_options_set_keep_best(struct ckpt_options *options, uint64_t k);
+
+/**
+ * Keeps the saves of every n-th epoch, counted from 1; 0, the default, turns this rule off. See
+ * ckpt_options_set_keep_last().
+ */
+enum ckpt_status ckpt_options_set_keep_every(struct ckpt_options *options, uint64_t epochs);
+
+/**
+ * Opens a session; *out is to be freed with ckpt_free().
+ *
+ * What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
+ * removed.
+ *
+ * @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
+ *                         names; "batch" in saves by batches only) and every metric of the logs:
+ *                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
+ *                         works, digit for digit as CPython prints it; attributes and indices do not. It ends in
+ *                         ".weights.h5" with save_weights_only, else in ".keras". A template that can never work is
+ *                         CKPT_E_TEMPLATE, and the message shows where.
+ * @param options_or_null  copied; NULL for Keras' defaults
+ * @param out              not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_new(const char *filepath,
+                          const struct ckpt_options *options_or_null,
+                          struct ckpt **out);
+
+/**
+ * Ends a session; NULL is fine. A save that was due and not made is forgotten.
+ */
+void ckpt_free(struct ckpt *session);
+
+/**
+ * An epoch begins. Without this call the epoch is that of the last ckpt_on_epoch_end() plus one, 0 at first.
+ *
+ * Like every event, it forgets a save that was due and not made.
+ *
+ * @param epoch  counted from 0
+ */
+enum ckpt_status ckpt_on_epoch_begin(struct ckpt *session, uint64_t epoch);
+
+/**
+ * A batch has ended: decides whether a save is due, where options.save_freq counts batches. Without one due it
+ * takes well under a microsecond and allocates nothing.
+ *
+ * @param batch  its index in the epoch, counted from 0. It may step by more than 1; one that does not grow means a
+ *               new epoch.
+ * @param logs   the metrics so far, n of them; NULL is fine where n is 0
+ *
+ * CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
+ */
+enum ckpt_status ckpt_on_train_batch_end(struct ckpt *session,
+                                         uint64_t batch,
+                                         const struct ckpt_metric *logs,
+                                         size_t n);
+
+/**
+ * An epoch has ended: decides whether a save is due, where options.save_freq is CKPT_SAVE_FREQ_EPOCH.
+ *
+ * @param epoch  counted from 0
+ * @param logs   the epoch's metrics, n of them; NULL is fine where n is 0
+ *
+ * CKPT_E_TEMPLATE where the file path needs a metric that the logs do not have, even when nothing would be saved,
+ * as in Keras.
+ */
+enum ckpt_status ckpt_on_epoch_end(struct ckpt *session,
+                                   uint64_t epoch,
+                                   const struct ckpt_metric *logs,
+                                   size_t n);
+
+/**
+ * Did the last event make a save due that has not been made? false for NULL.
+ */
+bool ckpt_should_save(const struct ckpt *session);
+
+/**
+ * Where the save that is due goes; NULL if none is due, and for NULL. Valid until the session's next event, save or
+ * free.
+ */
+const char *ckpt_path(const struct ckpt *session);
+
+/**
+ * Makes the save that is due: CKPT_E_STATE if none is.
+ *
+ * The file is written under a temporary name in the destination's directory, flushed, and renamed (then the
+ * directory is flushed): at every instant, also after a crash, the destination is the whole old file or the whole
+ * new one. Missing directories are made. After a failure the old file stands, and what was best is still best, so
+ * that the next chance is not lost; the save is no longer due. No lock is held while bytes move.
+ *
+ * @param model  unchanged during the call, as are its buffers
+ */
+enum ckpt_status ckpt_save(struct ckpt *session,
+                           const struct ckpt_model *model);
+
+/**
+ * Returns when the buffers of all saves may change again: at once in this version, where saves are synchronous.
+ */
+enum ckpt_status ckpt_wait_buffers(struct ckpt *session);
+
+/**
+ * Returns when all saves are durable: at once in this version, where saves are synchronous.
+ */
+enum ckpt_status ckpt_wait(struct ckpt *session);
+
+/**
+ * The value to beat: the best monitored value among the saves so far, or the initial threshold. As Keras'
+ * ModelCheckpoint, it is kept under save_best_only; CKPT_E_NOT_FOUND before the first.
+ *
+ * @param out  not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_best(const struct ckpt *session, double *out);
+
+/**
+ * The file of the best save that this session has made and that still stands, by the monitored metric.
+ * CKPT_E_NOT_FOUND before the first.
+ *
+ * @param out  not NULL; *out is valid until the session's next save or free; untouched on failure
+ */
+enum ckpt_status ckpt_best_path(const struct ckpt *session, const char **out);
+
+/**
+ * Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does.
+ */
+enum ckpt_status ckpt_load_best(struct ckpt *session, struct ckpt_model *model);
+
+/**
+ * Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
+ * template (a .keras file has its config), that its directory can be made and written to, and that a checkpoint
+ * fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
+ * every other. Not needed.
+ */
+enum ckpt_status ckpt_prepare(struct ckpt *session,
+                              const struct ckpt_model *model);
+
+/**
+ * What the last finished save took; CKPT_E_NOT_FOUND before the first.
+ *
+ * @param out  not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_last_stats(const struct ckpt *session, struct ckpt_stats *out);
+
+/**
+ * Makes a model without tensors; *out is to be freed with ckpt_model_free().
+ *
+ * @param out  not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_model_new(struct ckpt_model **out);
+
+/**
+ * Frees a model, not its buffers; NULL is fine.
+ */
+void ckpt_model_free(struct ckpt_model *model);
+
+/**
+ * Adds a tensor. Nothing has changed after a failure.
+ *
+ * @param path     components joined by '/', as in "layers/dense/vars/0": none empty, ".", or "..", the first not
+ *                 "libckpt"; each path once, and never both a tensor and a group
+ * @param dtype    the type of an element
+ * @param rank     axes, 0 (a scalar) to 32
+ * @param shape    rank sizes, each 0 or more; NULL is fine for a scalar
+ * @param strides  rank distances, in elements, from an element to the next along each axis, of either sign; NULL:
+ *                 row-major without gaps. data is the address of the element whose indices are all 0. A tensor
+ *                 with a stride 0 can be saved, not loaded into.
+ * @param data     the buffer, borrowed: read by a save, written by a load; NULL only if the tensor has no elements.
+ *                 Tensors that are loaded into must not overlap.
+ *
+ * Keras' layers/<class in snake case>[_<n>]/vars/<i> are the paths of a layer's variables, n counting the layers
+ * of a class from 1 (the first has no number); "optimizer/vars/<i>" are the optimizer's.
+ */
+enum ckpt_status ckpt_model_add(struct ckpt_model *model,
+                                const char *path,
+                                ckpt_dtype dtype,
+                                size_t rank,
+                                const int64_t *shape,
+                                const int64_t *strides_or_null,
+                                void *data);
+
+/**
+ * Sets Keras' "name" attribute of a group's variables, and makes the group where no tensor has: Keras writes such
+ * empty groups (layers/flatten/vars). Calls on one group replace each other.
+ *
+ * @param group  the path that "/vars" follows, such as "layers/dense" or "optimizer"; "" is the root
+ * @param name   UTF-8; copied
+ */
+enum ckpt_status ckpt_model_set_name(struct ckpt_model *model,
+                                     const char *group,
+                                     const char *name);
+
+/**
+ * Says that a tensor's buffer has moved; its dtype, shape and strides stay as they were.
+ *
+ * @param path  a tensor that was added; CKPT_E_NOT_FOUND else
+ * @param data  as in ckpt_model_add()
+ */
+enum ckpt_status ckpt_model_set_data(struct ckpt_model *model, const char *path, void *data);
+
+/**
+ * Sets the config.json of a .keras file: what Keras' model.to_json() gives, or what it wrote into another file.
+ *
+ * @param config_json  UTF-8; a JSON object with Keras' "class_name" and "config"; copied. Checked here: what is
+ *                     not such an object is CKPT_E_INVALID_ARGUMENT.
+ */
+enum ckpt_status ckpt_model_set_config(struct ckpt_model *model,
+                                       const char *config_json);
+
+/**
+ * Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
+ *
+ * @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other
+ *              endings are CKPT_E_UNSUPPORTED. Missing directories are made.
+ */
+enum ckpt_status ckpt_model_save(const struct ckpt_model *model,
+                                 const char *path);
+
+/**
+ * Opens a .weights.h5 or .keras file, written by this library, Keras, or h5py; what it is, its content says.
+ * *out is to be freed with ckpt_reader_free().
+ *
+ * The file stays open, and what a save puts into its place later does not change this reader.
+ * CKPT_E_NOT_FOUND where there is none; CKPT_E_FORMAT where it is damaged or something else.
+ *
+ * @param path  UTF-8
+ * @param out   not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_reader_open(const char *path, struct ckpt_reader **out);
+
+/**
+ * Closes a checkpoint; NULL is fine.
+ */
+void ckpt_reader_free(struct ckpt_reader *reader);
+
+/**
+ * How many tensors there are; 0 for NULL. What this library keeps in "/libckpt" is not among them.
+ */
+size_t ckpt_reader_len(const struct ckpt_reader *reader);
+
+/**
+ * Finds a tensor by its path: its index is below ckpt_reader_len(). CKPT_E_NOT_FOUND where there is none.
+ */
+enum ckpt_status ckpt_reader_find(const struct ckpt_reader *reader, const char *path, size_t *index);
+
+/**
+ * Tells what a tensor is.
+ *
+ * @param index  below ckpt_reader_len()
+ * @param out    not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_reader_tensor(const struct ckpt_reader *reader,
+                                    size_t index,
+                                    struct ckpt_tensor_info *out);
+
+/**
+ * Reads a tensor, row-major, and verifies its checksum where the file has one (CKPT_E_FORMAT).
+ *
+ * @param index      below ckpt_reader_len()
+ * @param dst        the caller's memory; NULL is fine for a tensor without elements. After a failure its content
+ *                   is not defined.
+ * @param dst_bytes  the size of dst: exactly the tensor's nbytes, else CKPT_E_MISMATCH
+ */
+enum ckpt_status ckpt_reader_read(const struct ckpt_reader *reader,
+                                  size_t index,
+                                  void *dst,
+                                  size_t dst_bytes);
+
+/**
+ * Fills every tensor of a model, in parallel, straight into its buffers, and verifies the checksums where the file
+ * has them (CKPT_E_FORMAT).
+ *
+ * Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
+ * CKPT_E_MISMATCH, and no buffer is touched. What else the file holds is ignored. After a later failure the
+ * content of the buffers is not defined.
+ */
+enum ckpt_status ckpt_reader_load(const struct ckpt_reader *reader,
+                                  struct ckpt_model *model);
+
+/**
+ * Reads all tensors and compares them with their checksums: CKPT_E_FORMAT names the first that differs. Tensors
+ * without a checksum (Keras writes none) are only read.
+ */
+enum ckpt_status ckpt_reader_verify(const struct ckpt_reader *reader);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* CKPT_H */
