@@ -86,7 +86,7 @@ static void train(size_t me) {
 }
 
 static void *run(void *argument) {
-  size_t me = (size_t)((char *)argument - (char *)weights);
+  size_t me = *(const size_t *)argument;
   own_errors(me);
   read_all(me);
   load_own_model();
@@ -97,6 +97,7 @@ static void *run(void *argument) {
 int main(void) {
   static const int64_t shape[] = {elements};
   pthread_t ids[threads];
+  size_t numbers[threads];
   ckpt_options *options = NULL;
   ckpt_reader *best = NULL;
   const char *path;
@@ -122,8 +123,10 @@ int main(void) {
   ckpt_options_free(options);
 
   CHECK(pthread_barrier_init(&barrier, NULL, threads) == 0);
-  for (size_t i = 0; i < threads; i++)
-    CHECK(pthread_create(&ids[i], NULL, run, (char *)weights + i) == 0);
+  for (size_t i = 0; i < threads; i++) {
+    numbers[i] = i;
+    CHECK(pthread_create(&ids[i], NULL, run, &numbers[i]) == 0);
+  }
   for (size_t i = 0; i < threads; i++)
     CHECK(pthread_join(ids[i], NULL) == 0);
 
