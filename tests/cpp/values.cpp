@@ -109,13 +109,15 @@ static void errors() {
   static_assert(std::is_base_of_v<std::runtime_error, libckpt::Error>);
   CHECK(std::strcmp(libckpt::status_name(libckpt::Status::NoSpace), "CKPT_E_NO_SPACE") == 0);
   CHECK(libckpt::version() == CKPT_VERSION);
+  bool thrown = false;
   try {
     libckpt::Model().save("/dev/null/x.weights.h5");
-    CHECK(!"nothing thrown");
   } catch (const libckpt::Error& error) {
+    thrown = true;
     CHECK(error.status() == libckpt::Status::Io && error.os_error() != 0);
     CHECK(std::strncmp(error.what(), "ckpt_model_save: ", 17) == 0);
   }
+  CHECK(thrown);
 }
 
 int main() {
