@@ -1,0 +1,179 @@
+// Trains a network on handwritten digits, and lets libckpt decide when to save it.
+//
+//   gzip -dc examples/data/digits.csv.gz | digits [--epochs N] [--weights-only] [--predictions FILE] [DIRECTORY]
+//
+// The data comes as CSV on standard input; the last 360 rows validate. The best checkpoints go to DIRECTORY, at first
+// "checkpoints"; FILE gets the best one's name and its predictions, for check.py to compare with Keras'.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <random>
+#include <stdexcept>
+#include <string>
+
+#include <ckpt.hpp>
+
+#include "config.hpp"
+#include "data.hpp"
+#include "network.hpp"
+
+namespace {
+
+constexpr std::size_t validation_rows = 360;
+constexpr std::size_t batch_size = 32;
+static_assert(input_size == pixels_per_digit, "the network takes a digit as it comes");
+
+struct Arguments {
+  std::uint64_t epochs = 15;
+  bool weights_only = false;
+  std::string predictions;
+  std::string directory = "checkpoints";
+};
+
+Arguments parse(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const bool has_value = i + 1 < argc;
+    if (argument == "--weights-only") {
+      arguments.weights_only = true;
+    } else if (argument == "--epochs" && has_value) {
+      arguments.epochs = std::stoull(argv[++i]);
+    } else if (argument == "--predictions" && has_value) {
+      arguments.predictions = argv[++i];
+    } else if (argument.rfind("-", 0) != 0) {
+      arguments.directory = argument;
+    } else {
+      throw std::invalid_argument("what is " + argument + "? Known: --epochs N, --weights-only, --predictions FILE");
+    }
+  }
+  return arguments;
+}
+
+// Mean loss and accuracy, as the rows come in.
+class Score {
+ public:
+  void add(const Probabilities& p, std::size_t label) {
+    loss_ -= std::log(std::max(static_cast<double>(p[label]), 1e-7));
+    right_ += std::max_element(p.begin(), p.end()) == p.begin() + static_cast<std::ptrdiff_t>(label) ? 1.0 : 0.0;
+    rows_ += 1.0;
+  }
+
+  double loss() const { return loss_ / rows_; }
+  double accuracy() const { return right_ / rows_; }
+
+ private:
+  double loss_ = 0.0, right_ = 0.0, rows_ = 0.0;
+};
+
+Score train_epoch(Network& network, const Digits& digits, std::size_t rows, std::mt19937& random) {
+  Score score;
+  const std::vector<std::size_t> order = shuffled(rows, random);
+  for (std::size_t begin = 0; begin < rows; begin += batch_size) {
+    const std::size_t end = std::min(begin + batch_size, rows);
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::size_t label = digits.labels[order[i]];
+      score.add(network.learn(digits.row(order[i]), label, end - begin), label);
+    }
+    network.step();
+  }
+  return score;
+}
+
+Score evaluate(const Network& network, const Digits& digits, std::size_t first_row) {
+  Score score;
+  for (std::size_t i = first_row; i < digits.size(); ++i) score.add(network.predict(digits.row(i)), digits.labels[i]);
+  return score;
+}
+
+// The network as Keras would write it: each layer's variables, then the optimizer's.
+libckpt::Model describe(Network& network) {
+  libckpt::Model model;
+  model.set_config(config_json).set_name("", "digits").set_name("optimizer", "adam");
+  model.add("optimizer/vars/0", &network.iteration, {}).add("optimizer/vars/1", &network.learning_rate, {});
+
+  int slot = 2;
+  const auto add = [&](const std::string& path, Variable& variable, const libckpt::Shape& shape) {
+    model.add(path, variable.value, shape);
+    model.add("optimizer/vars/" + std::to_string(slot++), variable.momentum, shape);
+    model.add("optimizer/vars/" + std::to_string(slot++), variable.velocity, shape);
+  };
+  const auto add_layer = [&](const std::string& name, Dense& layer) {
+    const std::string group = "layers/" + name;
+    model.set_name(group, name);
+    add(group + "/vars/0", layer.kernel, {layer.in, layer.out});
+    add(group + "/vars/1", layer.bias, {layer.out});
+  };
+  add_layer("dense", network.dense);
+  add_layer("dense_1", network.dense_1);
+  return model;
+}
+
+void write_predictions(const std::string& path, const std::string& checkpoint, const Network& network,
+                       const Digits& digits, std::size_t first_row) {
+  std::ofstream out(path);
+  out.precision(9);  // enough for every float
+  out << "# " << checkpoint << '\n';
+  for (std::size_t i = first_row; i < digits.size(); ++i) {
+    out << i;
+    for (const float p : network.predict(digits.row(i))) out << ',' << p;
+    out << '\n';
+  }
+  if (!out.flush()) throw std::runtime_error("cannot write " + path);
+}
+
+void run(const Arguments& arguments) {
+  const Digits digits = read_csv(std::cin);
+  if (digits.size() <= validation_rows) throw std::runtime_error("standard input has too few rows of digits");
+  const std::size_t training_rows = digits.size() - validation_rows;
+  std::printf("%zu digits to learn from, %zu to validate with\n", training_rows, validation_rows);
+
+  std::mt19937 random(20241);
+  Network network(random);
+  libckpt::Model model = describe(network);
+  libckpt::Session session(arguments.directory + "/{epoch:02d}-{val_loss:.3f}" +
+                               (arguments.weights_only ? ".weights.h5" : ".keras"),
+                           libckpt::Options()
+                               .monitor("val_loss")
+                               .save_best_only()
+                               .save_weights_only(arguments.weights_only)
+                               .verbose()
+                               .log([](libckpt::LogLevel, const char* line) { std::printf("  %s\n", line); }));
+  session.prepare(model);
+
+  for (std::uint64_t epoch = 0; epoch < arguments.epochs; ++epoch) {
+    const Score train = train_epoch(network, digits, training_rows, random);
+    const Score val = evaluate(network, digits, training_rows);
+    std::printf("Epoch %2d/%d  loss %.4f  acc %.4f  val_loss %.4f  val_acc %.4f\n", static_cast<int>(epoch + 1),
+                static_cast<int>(arguments.epochs), train.loss(), train.accuracy(), val.loss(), val.accuracy());
+    session.on_epoch_end(epoch, {{"loss", train.loss()},
+                                 {"acc", train.accuracy()},
+                                 {"val_loss", val.loss()},
+                                 {"val_acc", val.accuracy()}});
+    if (session.should_save()) session.save(model);
+    std::fflush(stdout);
+  }
+
+  session.load_best(model);  // straight into the network's own vectors
+  const std::string best = session.best_path().value();
+  const Score val = evaluate(network, digits, training_rows);
+  std::printf("The best is %s; loaded back: val_loss %.4f, val_acc %.4f\n", best.c_str(), val.loss(), val.accuracy());
+  if (val.loss() != session.best()) throw std::runtime_error("that is not the val_loss it was saved with");
+  if (!arguments.predictions.empty()) write_predictions(arguments.predictions, best, network, digits, training_rows);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run(parse(argc, argv));
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "digits: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,304 @@
+/* NULL, text that is not UTF-8, numbers that an enum does not have, calls in the wrong order: for every argument of
+   every function the right status and a message that names the argument; what comes out is untouched. */
+#include "check.h"
+
+#include <math.h>
+
+#define INVALID CKPT_E_INVALID_ARGUMENT
+
+static const char not_utf8[] = "a\xff/b.weights.h5";
+static char sentinel;
+
+#define UNTOUCHED(pointer) CHECK((const void *)(pointer) == (const void *)&sentinel)
+#define SENTINEL ((void *)&sentinel)
+
+static void statuses(void) {
+  static const char *const names[] = {"CKPT_OK",          "CKPT_E_INVALID_ARGUMENT", "CKPT_E_TEMPLATE",
+                                      "CKPT_E_IO",        "CKPT_E_NO_SPACE",         "CKPT_E_FORMAT",
+                                      "CKPT_E_NOT_FOUND", "CKPT_E_MISMATCH",         "CKPT_E_STATE",
+                                      "CKPT_E_UNSUPPORTED", "CKPT_E_CANCELLED",      "CKPT_E_INTERNAL"};
+  CHECK(strcmp(ckpt_last_error(), "") == 0);
+  CHECK(ckpt_last_os_error() == 0);
+  for (int i = 0; i < 12; i++)
+    CHECK(strcmp(ckpt_status_name((ckpt_status)i), names[i]) == 0);
+  CHECK(strcmp(ckpt_status_name((ckpt_status)12), "unknown status") == 0);
+  CHECK(strcmp(ckpt_status_name((ckpt_status)-1), "unknown status") == 0);
+  CHECK(ckpt_version() == CKPT_VERSION);
+}
+
+static void free_functions(void) {
+  ckpt_options_free(NULL);
+  ckpt_model_free(NULL);
+  ckpt_reader_free(NULL);
+  ckpt_free(NULL);
+}
+
+static void log_nothing(ckpt_log_level level, const char *message, void *user) {
+  (void)level, (void)message, (void)user;
+}
+
+static void options(void) {
+  ckpt_options *o = NULL;
+  FAILS(ckpt_options_new(NULL), INVALID, "out is NULL");
+  OK(ckpt_options_new(&o));
+
+  FAILS(ckpt_options_set_monitor(NULL, "loss"), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_monitor(o, NULL), INVALID, "metric is NULL");
+  FAILS(ckpt_options_set_monitor(o, not_utf8), INVALID, "metric is not UTF-8: byte 1");
+  FAILS(ckpt_options_set_monitor(o, ""), INVALID, "metric is empty");
+  OK(ckpt_options_set_monitor(o, "v\xc3\xa4l_loss"));
+
+  FAILS(ckpt_options_set_mode(NULL, CKPT_MODE_MIN), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_mode(o, (ckpt_mode)3), INVALID, "mode is 3: expected a number from 0 to 2");
+  FAILS(ckpt_options_set_mode(o, (ckpt_mode)-1), INVALID, "mode is -1: expected");
+
+  FAILS(ckpt_options_set_save_best_only(NULL, true), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_save_weights_only(NULL, true), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_save_freq(NULL, CKPT_SAVE_FREQ_EPOCH), INVALID, "options is NULL");
+  OK(ckpt_options_set_save_freq(o, UINT64_MAX));
+
+  FAILS(ckpt_options_set_initial_value_threshold(NULL, 0.0), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_initial_value_threshold(o, (double)NAN), INVALID, "threshold is NaN");
+  OK(ckpt_options_set_initial_value_threshold(o, (double)INFINITY));
+
+  FAILS(ckpt_options_set_min_delta(NULL, 0.0), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_min_delta(o, (double)NAN), INVALID, "min_delta is NaN: expected");
+  FAILS(ckpt_options_set_min_delta(o, -(double)INFINITY), INVALID, "min_delta is -inf: expected");
+
+  FAILS(ckpt_options_set_verbose(NULL, 1), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_verbose(o, 2), INVALID, "verbose is 2: expected a number from 0 to 1");
+  FAILS(ckpt_options_set_verbose(o, -1), INVALID, "verbose is -1: expected");
+
+  FAILS(ckpt_options_set_log(NULL, log_nothing, NULL), INVALID, "options is NULL");
+  OK(ckpt_options_set_log(o, log_nothing, NULL));
+  OK(ckpt_options_set_log(o, NULL, NULL));
+
+  FAILS(ckpt_options_set_async(NULL, CKPT_ASYNC_OFF), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_async(o, (ckpt_async)4), INVALID, "kind is 4: expected a number from 0 to 3");
+  FAILS(ckpt_options_set_async(o, (ckpt_async)-1), INVALID, "kind is -1: expected");
+
+  FAILS(ckpt_options_set_durability(NULL, CKPT_DURABILITY_FULL), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_durability(o, (ckpt_durability)2), INVALID, "durability is 2: expected a number from 0 to 1");
+  FAILS(ckpt_options_set_durability(o, (ckpt_durability)-1), INVALID, "durability is -1: expected");
+
+  FAILS(ckpt_options_set_threads(NULL, 1), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_keep_last(NULL, 1), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_keep_best(NULL, 1), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_keep_every(NULL, 1), INVALID, "options is NULL");
+  ckpt_options_free(o);
+}
+
+static void session_creation(const ckpt_options *weights_only) {
+  ckpt *session = SENTINEL;
+  FAILS(ckpt_new(NULL, weights_only, &session), INVALID, "filepath is NULL");
+  FAILS(ckpt_new(not_utf8, weights_only, &session), INVALID, "filepath is not UTF-8: byte 1");
+  FAILS(ckpt_new("a.weights.h5", weights_only, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_new("{epoch.weights.h5", weights_only, &session), CKPT_E_TEMPLATE, "filepath");
+  UNTOUCHED(session);
+  OK(ckpt_new("a.keras", NULL, &session));
+  ckpt_free(session);
+}
+
+static void logs(ckpt *s, ckpt_status (*event)(ckpt *, uint64_t, const ckpt_metric *, size_t), const char *name) {
+  ckpt_metric metrics[] = {{"loss", 1.0}, {NULL, 2.0}};
+  CHECK(event(NULL, 0, metrics, 1) == INVALID && strstr(ckpt_last_error(), "session is NULL"));
+  CHECK(strncmp(ckpt_last_error(), name, strlen(name)) == 0);
+  CHECK(event(s, 0, NULL, 2) == INVALID && strstr(ckpt_last_error(), "logs is NULL, but 2 elements are announced"));
+  CHECK(event(s, 0, metrics, 2) == INVALID && strstr(ckpt_last_error(), "logs[1].name is NULL"));
+  metrics[1].name = not_utf8;
+  CHECK(event(s, 0, metrics, 2) == INVALID && strstr(ckpt_last_error(), "logs[1].name is not UTF-8"));
+  CHECK(event(s, 0, metrics, SIZE_MAX) == INVALID && strstr(ckpt_last_error(), "logs cannot hold"));
+  CHECK(event(s, 0, NULL, 0) == CKPT_OK);
+}
+
+static void session(const ckpt_options *weights_only, ckpt_model *model) {
+  ckpt *s = NULL;
+  const char *path = SENTINEL;
+  double best = 42.0;
+  ckpt_stats stats = {0};
+  stats.bytes = 42;
+
+  OK(ckpt_new("null_args/{epoch}.weights.h5", weights_only, &s));
+  FAILS(ckpt_on_epoch_begin(NULL, 0), INVALID, "session is NULL");
+  logs(s, ckpt_on_train_batch_end, "ckpt_on_train_batch_end: ");
+
+  CHECK(!ckpt_should_save(NULL) && !ckpt_should_save(s));
+  CHECK(ckpt_path(NULL) == NULL && ckpt_path(s) == NULL);
+  FAILS(ckpt_save(NULL, model), INVALID, "session is NULL");
+  FAILS(ckpt_save(s, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_save(s, model), CKPT_E_STATE, "due");
+  FAILS(ckpt_wait_buffers(NULL), INVALID, "session is NULL");
+  FAILS(ckpt_wait(NULL), INVALID, "session is NULL");
+  OK(ckpt_wait_buffers(s));
+  OK(ckpt_wait(s));
+
+  FAILS(ckpt_best(NULL, &best), INVALID, "session is NULL");
+  FAILS(ckpt_best(s, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_best(s, &best), CKPT_E_NOT_FOUND, "best");
+  CHECK(best == 42.0);
+  FAILS(ckpt_best_path(NULL, &path), INVALID, "session is NULL");
+  FAILS(ckpt_best_path(s, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_best_path(s, &path), CKPT_E_NOT_FOUND, "best");
+  UNTOUCHED(path);
+  FAILS(ckpt_load_best(NULL, model), INVALID, "session is NULL");
+  FAILS(ckpt_load_best(s, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_load_best(s, model), CKPT_E_NOT_FOUND, "best");
+  FAILS(ckpt_prepare(NULL, model), INVALID, "session is NULL");
+  FAILS(ckpt_prepare(s, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_last_stats(NULL, &stats), INVALID, "session is NULL");
+  FAILS(ckpt_last_stats(s, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_last_stats(s, &stats), CKPT_E_NOT_FOUND, "save");
+  CHECK(stats.bytes == 42);
+
+  /* Last, since its last call makes a save due. */
+  logs(s, ckpt_on_epoch_end, "ckpt_on_epoch_end: ");
+  CHECK(ckpt_should_save(s));
+  FAILS(ckpt_save(NULL, model), INVALID, "session is NULL");
+  FAILS(ckpt_save(s, NULL), INVALID, "model is NULL");
+  CHECK(ckpt_should_save(s));
+  ckpt_free(s);
+}
+
+static void model_add(ckpt_model *m) {
+  static const char *const bad_paths[] = {"",      "/",  "/a",      "a/",        "a//b", ".",
+                                          "..",    "a/.", "a/../b", "libckpt", "libckpt/x"};
+  float data[6] = {0};
+  const int64_t shape[] = {2, 3}, negative[] = {2, -3}, huge[] = {INT64_MAX, INT64_MAX}, ones[33] = {0};
+  const int64_t far_strides[] = {INT64_MAX, 1};
+
+  FAILS(ckpt_model_add(NULL, "a", CKPT_DTYPE_F32, 2, shape, NULL, data), INVALID, "model is NULL");
+  FAILS(ckpt_model_add(m, NULL, CKPT_DTYPE_F32, 2, shape, NULL, data), INVALID, "path is NULL");
+  FAILS(ckpt_model_add(m, not_utf8, CKPT_DTYPE_F32, 2, shape, NULL, data), INVALID, "path is not UTF-8: byte 1");
+  FAILS(ckpt_model_add(m, "a", (ckpt_dtype)13, 2, shape, NULL, data), INVALID, "dtype is 13: expected");
+  FAILS(ckpt_model_add(m, "a", (ckpt_dtype)99, 2, shape, NULL, data), INVALID, "dtype is 99: expected");
+  FAILS(ckpt_model_add(m, "a", (ckpt_dtype)-1, 2, shape, NULL, data), INVALID, "dtype is -1: expected");
+  FAILS(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 33, ones, NULL, data), INVALID, "rank of tensor 'a' is 33");
+  FAILS(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 2, NULL, NULL, data), INVALID, "shape is NULL");
+  FAILS(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 2, negative, NULL, data), INVALID, "shape[1] of tensor 'a'");
+  FAILS(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 2, huge, NULL, data), INVALID, "tensor 'a' of shape");
+  FAILS(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 2, shape, far_strides, data), INVALID, "stride");
+  FAILS(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 2, shape, NULL, NULL), INVALID, "data");
+  for (size_t i = 0; i < sizeof bad_paths / sizeof *bad_paths; i++)
+    FAILS(ckpt_model_add(m, bad_paths[i], CKPT_DTYPE_F32, 2, shape, NULL, data), INVALID, "path");
+
+  /* Nothing of that has stayed: the path is free. Then it is taken. */
+  OK(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 2, shape, NULL, data));
+  FAILS(ckpt_model_add(m, "a", CKPT_DTYPE_F32, 2, shape, NULL, data), INVALID, "'a'");
+  FAILS(ckpt_model_add(m, "a/b", CKPT_DTYPE_F32, 2, shape, NULL, data), INVALID, "'a'");
+  OK(ckpt_model_add(m, "g/b", CKPT_DTYPE_F32, 0, NULL, NULL, data));
+  FAILS(ckpt_model_add(m, "g", CKPT_DTYPE_F32, 2, shape, NULL, data), INVALID, "'g'");
+  OK(ckpt_model_add(m, "empty", CKPT_DTYPE_F32, 2, (const int64_t[]){0, INT64_MAX}, NULL, NULL));
+}
+
+static void model(void) {
+  ckpt_model *m = NULL;
+  float data = 0;
+  FAILS(ckpt_model_new(NULL), INVALID, "out is NULL");
+  OK(ckpt_model_new(&m));
+  model_add(m);
+
+  FAILS(ckpt_model_set_name(NULL, "layers/x", "x"), INVALID, "model is NULL");
+  FAILS(ckpt_model_set_name(m, NULL, "x"), INVALID, "group is NULL");
+  FAILS(ckpt_model_set_name(m, not_utf8, "x"), INVALID, "group is not UTF-8");
+  FAILS(ckpt_model_set_name(m, "layers//x", "x"), INVALID, "layers//x");
+  FAILS(ckpt_model_set_name(m, "a", "x"), INVALID, "'a'"); /* a tensor */
+  FAILS(ckpt_model_set_name(m, "layers/x", NULL), INVALID, "name is NULL");
+  FAILS(ckpt_model_set_name(m, "layers/x", not_utf8), INVALID, "name is not UTF-8");
+  OK(ckpt_model_set_name(m, "", "root"));
+
+  FAILS(ckpt_model_set_data(NULL, "a", &data), INVALID, "model is NULL");
+  FAILS(ckpt_model_set_data(m, NULL, &data), INVALID, "path is NULL");
+  FAILS(ckpt_model_set_data(m, not_utf8, &data), INVALID, "path is not UTF-8");
+  FAILS(ckpt_model_set_data(m, "nothing", &data), CKPT_E_NOT_FOUND, "'nothing'");
+  FAILS(ckpt_model_set_data(m, "g", &data), CKPT_E_NOT_FOUND, "'g'"); /* a group */
+  FAILS(ckpt_model_set_data(m, "a", NULL), INVALID, "data");
+  OK(ckpt_model_set_data(m, "empty", NULL));
+
+  FAILS(ckpt_model_set_config(NULL, "{}"), INVALID, "model is NULL");
+  FAILS(ckpt_model_set_config(m, NULL), INVALID, "config_json is NULL");
+  FAILS(ckpt_model_set_config(m, not_utf8), INVALID, "config_json is not UTF-8");
+  FAILS(ckpt_model_set_config(m, "{\"class_name\": "), INVALID, "JSON");
+  FAILS(ckpt_model_set_config(m, "[]"), INVALID, "object");
+  FAILS(ckpt_model_set_config(m, "{\"config\": {}}"), INVALID, "class_name");
+  FAILS(ckpt_model_set_config(m, "{\"class_name\": \"Sequential\"}"), INVALID, "config");
+
+  FAILS(ckpt_model_save(NULL, "null_args/a.weights.h5"), INVALID, "model is NULL");
+  FAILS(ckpt_model_save(m, NULL), INVALID, "path is NULL");
+  FAILS(ckpt_model_save(m, not_utf8), INVALID, "path is not UTF-8");
+  FAILS(ckpt_model_save(m, "null_args/a.txt"), CKPT_E_UNSUPPORTED, "null_args/a.txt");
+  FAILS(ckpt_model_save(m, "null_args/a.h5"), CKPT_E_UNSUPPORTED, "null_args/a.h5");
+  FAILS(ckpt_model_save(m, "null_args/a.keras"), CKPT_E_STATE, "ckpt_model_set_config");
+  CHECK(!exists("null_args/a.keras") && !exists("null_args/a.txt") && !exists("null_args/a.h5"));
+  ckpt_model_free(m);
+}
+
+static void reader(ckpt_model *saved) {
+  ckpt_reader *r = SENTINEL;
+  size_t index = 42;
+  ckpt_tensor_info info = {0};
+  float data[6] = {7, 7, 7, 7, 7, 7};
+  info.rank = 42;
+
+  OK(ckpt_model_save(saved, "null_args/a.weights.h5"));
+  FAILS(ckpt_reader_open(NULL, &r), INVALID, "path is NULL");
+  FAILS(ckpt_reader_open(not_utf8, &r), INVALID, "path is not UTF-8");
+  FAILS(ckpt_reader_open("null_args/a.weights.h5", NULL), INVALID, "out is NULL");
+  FAILS(ckpt_reader_open("null_args/none.weights.h5", &r), CKPT_E_NOT_FOUND, "null_args/none.weights.h5");
+  FAILS(ckpt_reader_open("/dev/null", &r), CKPT_E_FORMAT, "/dev/null");
+  UNTOUCHED(r);
+  OK(ckpt_reader_open("null_args/a.weights.h5", &r));
+
+  CHECK(ckpt_reader_len(NULL) == 0 && ckpt_reader_len(r) == 1);
+  FAILS(ckpt_reader_find(NULL, "w", &index), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_find(r, NULL, &index), INVALID, "path is NULL");
+  FAILS(ckpt_reader_find(r, not_utf8, &index), INVALID, "path is not UTF-8");
+  FAILS(ckpt_reader_find(r, "w", NULL), INVALID, "index is NULL");
+  FAILS(ckpt_reader_find(r, "none", &index), CKPT_E_NOT_FOUND, "'none'");
+  CHECK(index == 42);
+  OK(ckpt_reader_find(r, "w", &index));
+  CHECK(index == 0);
+
+  FAILS(ckpt_reader_tensor(NULL, 0, &info), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_tensor(r, 1, &info), INVALID, "index is 1, but there are 1 tensors");
+  FAILS(ckpt_reader_tensor(r, 0, NULL), INVALID, "out is NULL");
+  CHECK(info.rank == 42);
+
+  FAILS(ckpt_reader_read(NULL, 0, data, sizeof data), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_read(r, SIZE_MAX, data, sizeof data), INVALID, "index is 18446744073709551615");
+  FAILS(ckpt_reader_read(r, 0, NULL, sizeof data), INVALID, "dst is NULL");
+  FAILS(ckpt_reader_read(r, 0, data, sizeof data - 1), CKPT_E_MISMATCH, "dst_bytes is 23");
+  CHECK(data[0] == 7 && data[5] == 7);
+
+  FAILS(ckpt_reader_load(NULL, saved), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_load(r, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_reader_verify(NULL), INVALID, "reader is NULL");
+  OK(ckpt_reader_verify(r));
+  ckpt_reader_free(r);
+}
+
+int main(void) {
+  float weights[6] = {0};
+  const int64_t shape[] = {2, 3};
+  ckpt_options *weights_only = NULL;
+  ckpt_model *m = NULL;
+
+  fresh_directory("null_args");
+  statuses();
+  free_functions();
+  options();
+  OK(ckpt_options_new(&weights_only));
+  OK(ckpt_options_set_save_weights_only(weights_only, true));
+  OK(ckpt_model_new(&m));
+  OK(ckpt_model_add(m, "w", CKPT_DTYPE_F32, 2, shape, NULL, weights));
+  session_creation(weights_only);
+  session(weights_only, m);
+  model();
+  reader(m);
+
+  /* A success leaves the last message, and an error without errno says 0. */
+  CHECK(strcmp(ckpt_last_error(), "ckpt_reader_verify: reader is NULL") == 0);
+  CHECK(ckpt_last_os_error() == 0);
+  ckpt_model_free(m);
+  ckpt_options_free(weights_only);
+  return 0;
+}

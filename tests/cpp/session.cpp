@@ -1,0 +1,121 @@
+// libckpt::Session and libckpt::Options: the usual loop, logs, moves, and what is thrown.
+#include "check.hpp"
+
+#include <map>
+
+using libckpt::LogLevel;
+using libckpt::Model;
+using libckpt::Options;
+using libckpt::Session;
+using libckpt::Status;
+
+static_assert(!std::is_copy_constructible_v<Options> && std::is_nothrow_move_constructible_v<Options>);
+static_assert(!std::is_copy_constructible_v<Session> && std::is_nothrow_move_constructible_v<Session> &&
+              std::is_nothrow_move_assignable_v<Session>);
+
+static Options weights_only() { return Options().save_weights_only().durability(libckpt::Durability::None); }
+
+static void the_usual_loop() {
+  std::vector<float> weights = {0, 0};
+  Model model;
+  model.add("layers/dense/vars/0", weights, {2});
+  std::vector<std::string> lines;
+  Session session(std::filesystem::path("session") / "{epoch:02d}-{val_loss:.2f}.weights.h5",
+                  weights_only().monitor("val_loss").save_best_only().verbose().log(
+                      [&lines](LogLevel level, const char* line) {
+                        CHECK(level == LogLevel::Info);
+                        lines.push_back(line);
+                      }));
+  session.prepare(model);
+  CHECK(!session.best() && !session.best_path() && !session.last_stats() && !session.path());
+  throws([&] { session.load_best(model); }, Status::NotFound, "best");
+
+  const double losses[] = {1.0, 0.5, 0.75};
+  for (std::uint64_t epoch = 0; epoch < 3; ++epoch) {
+    session.on_epoch_begin(epoch);
+    session.on_train_batch_end(0, {});
+    weights[0] = static_cast<float>(epoch);
+    session.on_epoch_end(epoch, {{"loss", 2.0}, {"val_loss", losses[epoch]}});
+    CHECK(session.should_save() == (epoch < 2));
+    if (session.should_save()) {
+      const std::string path = session.path().value();
+      session.save(model);
+      CHECK(exists(path.c_str()));
+    }
+  }
+  session.wait_buffers();
+  session.wait();
+  CHECK(session.best() == 0.5 && session.best_path() == "session/02-0.50.weights.h5");
+  CHECK(session.last_stats().value().bytes > 8);
+  session.load_best(model);
+  CHECK(weights[0] == 1);
+  CHECK(lines.size() == 5);
+  CHECK(lines[0] == "Epoch 1: val_loss improved from None to 1.00000, saving model to session/01-1.00.weights.h5");
+  CHECK(lines[4] == "Epoch 3: val_loss did not improve from 0.50000");
+
+  throws([&] { session.save(model); }, Status::State, "due");
+  throws([&] { session.on_epoch_end(3, {{"loss", 1.0}}); }, Status::Template, "val_loss");
+  session.on_epoch_end(3, std::map<std::string, double>{{"val_loss", 0.25}});
+  CHECK(session.path() == "session/04-0.25.weights.h5");
+}
+
+// A log function lives as long as anything that can call it, and what it throws goes nowhere.
+static void log_functions() {
+  auto count = std::make_shared<int>(0);
+  auto options = std::make_unique<Options>(weights_only().save_best_only().log([count](LogLevel level, const char*) {
+    CHECK(level == LogLevel::Warn);
+    ++*count;
+    throw std::runtime_error("not through C");
+  }));
+  auto first = std::make_unique<Session>("session/first.weights.h5", *options);
+  Session second("session/second.weights.h5", *options);
+  options->log(nullptr);
+  Session silent("session/silent.weights.h5", options->verbose(0));
+  options.reset();
+  CHECK(count.use_count() == 2);
+  first->on_epoch_end(0, {});
+  second.on_epoch_end(0, {});
+  CHECK(*count == 2);
+  first.reset();
+  second.on_epoch_end(1, {});
+  CHECK(*count == 3 && count.use_count() == 2);
+  second = Session("session/third.weights.h5", weights_only());
+  CHECK(count.use_count() == 1);
+}
+
+static void moves() {
+  Session a("session/a.weights.h5", weights_only());
+  ckpt* const handle = a.get();
+  Session b = std::move(a);
+  CHECK(b.get() == handle && a.get() == nullptr && !a.should_save() && !a.path());
+  throws([&] { a.on_epoch_end(0, {}); }, Status::InvalidArgument, "session is NULL");
+  throws([&] { a.best(); }, Status::InvalidArgument, "session is NULL");
+  a = std::move(b);
+  a.on_epoch_end(0, {});
+  CHECK(a.should_save());
+
+  Options options = Options().monitor("loss").keep_last(1);
+  Options moved = std::move(options.keep_best(2).keep_every(3));
+  throws([&] { options.verbose(); }, Status::InvalidArgument, "options is NULL");
+  options = std::move(moved);
+  options.mode(libckpt::Mode::Min).save_freq(10).initial_value_threshold(1).min_delta(0.1).threads(2);
+}
+
+static void refuses() {
+  throws([] { Session("{epoch"); }, Status::Template, "filepath");
+  throws([] { Session("a.weights.h5"); }, Status::Template, "weights");
+  throws([] { Session(std::string("a\0.keras", 8)); }, Status::InvalidArgument, "NUL");
+  throws([] { Session(static_cast<const char*>(nullptr)); }, Status::InvalidArgument, "filepath is NULL");
+  throws([] { Options().monitor(""); }, Status::InvalidArgument, "metric is empty");
+  throws([] { Options().mode(static_cast<libckpt::Mode>(3)); }, Status::InvalidArgument, "mode is 3");
+  throws([] { Options().async(libckpt::Async::Copy); }, Status::Unsupported, "CKPT_ASYNC_OFF");
+}
+
+int main() {
+  fresh_directory("session");
+  the_usual_loop();
+  log_functions();
+  moves();
+  refuses();
+  return 0;
+}
