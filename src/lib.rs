@@ -11,7 +11,9 @@
 
 pub mod engine;
 pub mod error;
+pub mod ffi;
 pub mod layout;
 pub mod policy;
 pub mod reader;
+pub mod session;
 pub mod tensor;

@@ -27,6 +27,10 @@ fn header_is_not_stale() {
                 panic!("include/ckpt.h is stale at line {}:\n- {old}\n+ {new}\nrun `make header`", i + 1);
             }
         }
-        panic!("include/ckpt.h is stale: it has {} bytes, not {}; run `make header`", committed.len(), fresh.len());
+        panic!(
+            "include/ckpt.h is stale: it has {} bytes, not {}; run `make header`",
+            committed.len(),
+            fresh.len()
+        );
     }
 }

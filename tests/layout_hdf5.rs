@@ -98,9 +98,10 @@ impl Model {
                 }
                 2 => {
                     let prefix = inner("");
-                    let mine = self.tensors.keys().filter(|p| {
-                        p.strip_prefix(&prefix).is_some_and(|name| !name.contains('/'))
-                    });
+                    let mine = self
+                        .tensors
+                        .keys()
+                        .filter(|p| p.strip_prefix(&prefix).is_some_and(|name| !name.contains('/')));
                     let mine: Vec<String> = mine.cloned().collect();
                     for path in mine.iter().filter(|_| r.below(3) > 0) {
                         hdf5::delete(&group, &path[prefix.len()..]);

@@ -111,8 +111,9 @@ fn write_case(manifest: &Path) {
 }
 
 fn python() -> Command {
-    let python = std::env::var_os("CKPT_TEST_PYTHON")
-        .expect("CKPT_TEST_PYTHON is not set: run `make test`, or set CKPT_TEST_PYTHON to a Python with Keras");
+    let python = std::env::var_os("CKPT_TEST_PYTHON").expect(
+        "CKPT_TEST_PYTHON is not set: run `make test`, or set CKPT_TEST_PYTHON to a Python with Keras",
+    );
     let mut command = Command::new(python);
     command.env("KERAS_BACKEND", "numpy").env("PYTHONDONTWRITEBYTECODE", "1");
     command

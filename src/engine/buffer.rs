@@ -9,6 +9,9 @@ compile_error!(
     "checkpoints hold little-endian elements, and buffers are moved as they are: not on this host"
 );
 
+/// Bytes that are read at a time on the way to strided memory; a multiple of every element's size.
+const SCRATCH: usize = 256 << 10;
+
 /// The memory that the caller keeps for one tensor, read by a save and written by a load.
 ///
 /// The memory is borrowed with no lifetime that Rust could check: see [`Buffer::new`].
@@ -168,10 +171,41 @@ impl Buffer {
         }
     }
 
-    /// The first of the tensor's bytes, where they stand in memory as they are: for a load that reads a file
-    /// into place. NULL only where there are none.
-    pub fn as_mut_ptr(&self) -> Option<*mut u8> {
-        self.strided.is_none().then_some(self.data)
+    /// Has `read` write the row-major bytes from `offset` on, `len` in all: into their place where they stand in
+    /// memory as they are, else into blocks of scratch memory, in order, which are scattered.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Buffer::unpack`].
+    ///
+    /// # Panics
+    ///
+    /// Where the tensor has fewer bytes.
+    pub unsafe fn fill(
+        &self,
+        offset: u64,
+        len: usize,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.check(offset, len);
+        if len == 0 {
+            return Ok(());
+        }
+        if self.strided.is_none() {
+            // SAFETY: `check` has compared the range with the tensor's bytes; they can be written and nobody else
+            // uses them, by our caller's promise.
+            return read(unsafe { std::slice::from_raw_parts_mut(self.data.add(at), len) });
+        }
+        let mut scratch = vec![0; len.min(SCRATCH)];
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(SCRATCH);
+            read(&mut scratch[..n])?;
+            // SAFETY: our caller's promise, for a part of the range.
+            unsafe { self.unpack(offset + done as u64, &scratch[..n]) };
+            done += n;
+        }
+        Ok(())
     }
 
     /// `offset`, if `len` bytes from there on are the tensor's.

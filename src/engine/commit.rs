@@ -9,6 +9,7 @@ use crate::error::{Error, Result, Status};
 use crate::layout::{Layout, Stamp};
 
 use super::buffer::Buffer;
+use super::host::free_space;
 use super::storage::{Info, Kind, Storage, retry};
 use super::temp::TempFile;
 use super::write;
@@ -103,6 +104,27 @@ pub fn save(
         write_secs: (written - start).as_secs_f64(),
         sync_secs: written.elapsed().as_secs_f64(),
     })
+}
+
+/// Finds out whether a file of `bytes` can be made in `dir`, and makes the directory if it is missing.
+pub fn probe(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<()> {
+    let mut made = MadeDirs { storage, dirs: Vec::new() };
+    drop(create(storage, dir, &mut made, None)?);
+    if let Some(free) = free_space(dir).filter(|&free| free < bytes) {
+        let cause = io::Error::from_raw_os_error(libc::ENOSPC);
+        let error = Error::io("save in", dir, &cause);
+        return Err(error.context(format!("a checkpoint has {bytes} bytes, but {free} are free")));
+    }
+    made.keep();
+    Ok(())
+}
+
+/// Removes a checkpoint. One that is not there is no error.
+pub fn remove(storage: &dyn Storage, path: &Path) -> Result<()> {
+    match retry(|| storage.remove(path)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// The file that `path` means, behind its symbolic links, and what is there now.

@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::path::Path;
 
+use crate::engine::Buffer;
 use crate::error::Result;
 use crate::session::Model;
 use crate::tensor::{Dtype, MAX_RANK};
@@ -142,8 +143,11 @@ pub unsafe extern "C" fn ckpt_model_add(
             // SAFETY: not NULL, so `rank` elements, by the header's contract.
             Some(unsafe { args::slice(strides_or_null, rank, "strides") }?)
         };
-        // SAFETY: the header's contract: the buffer holds every element that shape and strides reach.
-        unsafe { model.add(path, dtype, &shape, strides, data.cast()) }
+        // SAFETY: the header's contract: the buffer holds every element that shape and strides reach, as long as the
+        // model has it, and nobody changes it during a save or uses it during a load.
+        let buffer = unsafe { Buffer::new(data.cast(), dtype.size(), &shape, strides) }
+            .map_err(|e| e.context(format_args!("tensor '{path}'")))?;
+        model.add(path, dtype, &shape, buffer)
     })
 }
 
@@ -180,8 +184,11 @@ pub unsafe extern "C" fn ckpt_model_set_data(
         let model = &mut some(model, "model")?.model;
         // SAFETY: NULL or a string, by the header's contract.
         let path = unsafe { string(path, "path") }?;
-        // SAFETY: the header's contract: the buffer holds every element that the tensor's shape and strides reach.
-        unsafe { model.set_data(path, data.cast()) }
+        let buffer = model.buffer_mut(path)?;
+        // SAFETY: the header's contract, as in ckpt_model_add: the new buffer holds what the old one held.
+        *buffer = unsafe { buffer.moved_to(data.cast()) }
+            .map_err(|e| e.context(format_args!("tensor '{path}'")))?;
+        Ok(())
     })
 }
 

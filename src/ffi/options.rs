@@ -109,7 +109,7 @@ fn set(
 /// Sets the metric that decides what is best: a name in the logs, such as "val_loss", the default. UTF-8, not
 /// empty; copied.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_monitor(
+pub unsafe extern "C" fn ckpt_options_set_monitor(
     options: Option<&mut ckpt_options>,
     metric: *const c_char,
 ) -> ckpt_status {

@@ -95,7 +95,13 @@ impl Archive {
     }
 
     /// Fills in what is known at a save. The metadata of HDF5 must be final.
-    pub(super) fn seal(&mut self, extents: &[Extent], literals: &mut [Vec<u8>], crcs: &[u32], date: [u16; 6]) {
+    pub(super) fn seal(
+        &mut self,
+        extents: &[Extent],
+        literals: &mut [Vec<u8>],
+        crcs: &[u32],
+        date: [u16; 6],
+    ) {
         let metadata = literals.get(METADATA).map_or(0, |l| crc32fast::hash(l));
         self.members[WEIGHTS].crc = self.weights.combine(extents.iter().filter_map(|e| match e.source {
             Source::Literal(METADATA) => Some(metadata),

@@ -28,6 +28,20 @@ pub enum Format {
     Keras,
 }
 
+impl Format {
+    /// The format of a file, by the ending of its path.
+    pub fn of(path: &str) -> Result<Format> {
+        if path.ends_with(".weights.h5") {
+            Ok(Format::WeightsH5)
+        } else if path.ends_with(".keras") {
+            Ok(Format::Keras)
+        } else {
+            let message = format!("cannot write '{path}': its ending is none of '.weights.h5' and '.keras'");
+            Err(Error::new(Status::Unsupported, message))
+        }
+    }
+}
+
 /// What a run of bytes in a file is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {

@@ -315,3 +315,8 @@ fn too_large(spec: &TensorSpec) -> Error {
     let message = format!("tensor '{}' of {} bytes does not fit the address space", spec.path, spec.nbytes());
     Error::new(Status::Unsupported, message)
 }
+
+/// The training state in a checkpoint, where it has one that is whole.
+pub fn training_state(path: &Path) -> Option<Vec<u8>> {
+    Some(Reader::open_without_library(path).ok()?.state().ok()??.to_vec())
+}

@@ -180,7 +180,10 @@ fn refuses_groups_in_circles() {
     let twice = Image::new(&[compact(), link("a", ROOT), link("a", ROOT)]);
     assert!(refusal(twice).contains("twice"));
     for name in ["", "a/b", "a\0b"] {
-        assert!(refusal(Image::new(&[compact(), link(name, ROOT)])).contains("cannot be the name"), "{name:?}");
+        assert!(
+            refusal(Image::new(&[compact(), link(name, ROOT)])).contains("cannot be the name"),
+            "{name:?}"
+        );
     }
 }
 

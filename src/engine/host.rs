@@ -1,0 +1,37 @@
+//! What only the operating system knows: the local time, the free space.
+
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Local time: year, month, day, hour, minute, second.
+pub fn local_date() -> [u16; 6] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let now = libc::time_t::try_from(now).unwrap_or(0);
+    let mut parts = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live values; all zeros is a valid `tm`, whether or not it is written.
+    let parts = unsafe {
+        libc::localtime_r(&now, parts.as_mut_ptr());
+        parts.assume_init()
+    };
+    let fields =
+        [parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec];
+    fields.map(|n| u16::try_from(n).unwrap_or(0))
+}
+
+/// Bytes that this user can still write to the file system of `dir`; `None` where it does not say.
+pub fn free_space(dir: &Path) -> Option<u64> {
+    let dir = CString::new(dir.as_os_str().as_bytes()).ok()?;
+    let mut fs = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path is a string, and `fs` a live value that the call fills where it succeeds.
+    let fs = unsafe {
+        if libc::statvfs(dir.as_ptr(), fs.as_mut_ptr()) != 0 {
+            return None;
+        }
+        fs.assume_init()
+    };
+    #[allow(clippy::unnecessary_cast, reason = "these types differ from system to system")]
+    (fs.f_bavail as u64).checked_mul(fs.f_frsize as u64)
+}

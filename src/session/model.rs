@@ -1,0 +1,151 @@
+//! The model: a schema, the caller's buffers, and the layouts that were computed for it.
+
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use crate::engine::{self, Buffer, Disk, WriteOptions, WriteStats};
+use crate::error::{Error, Result, Status};
+use crate::layout::{self, Format, Layout, Schema, Stamp};
+use crate::reader::{Reader, Target};
+use crate::tensor::{Dtype, shape_text};
+
+use super::state::TrainingState;
+
+/// The tensors of a model by their paths, with the caller's memory.
+#[derive(Default)]
+pub struct Model {
+    schema: Schema,
+    buffers: Vec<Buffer>,
+    config: Option<String>,
+    /// The last layout: a further save of the same format replays it. A save takes it out while bytes move.
+    layout: Mutex<Option<(Format, Layout)>>,
+}
+
+impl Model {
+    /// A model without tensors.
+    pub fn new() -> Model {
+        Model::default()
+    }
+
+    /// Adds a tensor whose bytes are in `buffer`; nothing has changed after an error.
+    pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64], buffer: Buffer) -> Result<()> {
+        self.schema.add(path, dtype, shape)?;
+        self.buffers.push(buffer);
+        *self.layout.get_mut() = None;
+        Ok(())
+    }
+
+    /// The buffer of a tensor.
+    pub fn buffer_mut(&mut self, path: &str) -> Result<&mut Buffer> {
+        let index = self.schema.find(path);
+        index.and_then(|i| self.buffers.get_mut(i)).ok_or_else(|| {
+            Error::new(Status::NotFound, format!("the model has no tensor '{path}': add it first"))
+        })
+    }
+
+    /// Gives `group`/vars Keras' attribute `name`.
+    pub fn set_name(&mut self, group: &str, name: &str) -> Result<()> {
+        self.schema.set_name(group, name)?;
+        *self.layout.get_mut() = None;
+        Ok(())
+    }
+
+    /// Sets the `config.json` of a `.keras` file.
+    pub fn set_config(&mut self, config: &str) -> Result<()> {
+        layout::check_config(config)?;
+        self.config = Some(config.to_owned());
+        *self.layout.get_mut() = None;
+        Ok(())
+    }
+
+    /// Saves one file, durably; its ending says what it is.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let format = Format::of(&path.to_string_lossy())?;
+        let state = TrainingState::default().to_json();
+        self.write(path, format, state, &WriteOptions { threads: 0, durable: true }).map(|_| ())
+    }
+
+    /// Bytes of a file of this format.
+    pub(super) fn prepare(&self, format: Format) -> Result<u64> {
+        let layout = self.take_layout(format, 0)?;
+        let size = layout.size();
+        *self.layout.lock() = Some((format, layout));
+        Ok(size)
+    }
+
+    /// Writes and commits one file.
+    pub(super) fn write(
+        &self,
+        path: &Path,
+        format: Format,
+        state: Vec<u8>,
+        options: &WriteOptions,
+    ) -> Result<WriteStats> {
+        let mut layout = self.take_layout(format, state.len())?;
+        let stamp = Stamp { state, date: engine::local_date() };
+        let stats = engine::save(&Disk, path, &mut layout, &stamp, &self.buffers, options);
+        *self.layout.lock() = Some((format, layout));
+        stats
+    }
+
+    /// The cached layout if it fits, else a new one.
+    fn take_layout(&self, format: Format, state_bytes: usize) -> Result<Layout> {
+        match self.layout.lock().take() {
+            Some((f, layout)) if f == format && layout.state_capacity() >= state_bytes => Ok(layout),
+            _ => {
+                let capacity = state_bytes.next_power_of_two().max(layout::own::STATE_CAPACITY);
+                let options = layout::Options { config: self.config.as_deref(), state_capacity: capacity };
+                layout::plan(&self.schema, format, &options)
+            }
+        }
+    }
+
+    /// Fills every tensor from a checkpoint. Everything is compared before the first byte is touched.
+    pub fn load(&mut self, reader: &Reader, threads: u32) -> Result<()> {
+        let mut targets: Vec<(usize, &dyn Target)> = Vec::with_capacity(self.buffers.len());
+        for (want, buffer) in self.schema.tensors().iter().zip(&self.buffers) {
+            let path = &want.path;
+            let Some(index) = reader.find(path) else {
+                return Err(mismatch(format!("the checkpoint has no tensor '{path}', which the model has")));
+            };
+            let have = &reader.tensors()[index];
+            if have.dtype != want.dtype {
+                let (have, want) = (have.dtype.name(), want.dtype.name());
+                return Err(mismatch(format!(
+                    "tensor '{path}' is {have} in the checkpoint, {want} in the model"
+                )));
+            }
+            if have.shape != want.shape {
+                let (have, want) = (shape_text(&have.shape), shape_text(&want.shape));
+                return Err(mismatch(format!(
+                    "tensor '{path}' has shape {have} in the checkpoint, {want} in the model"
+                )));
+            }
+            if buffer.is_repeated() {
+                return Err(Error::new(
+                    Status::Unsupported,
+                    format!("tensor '{path}' has a stride of 0: it can be saved, not loaded into"),
+                ));
+            }
+            targets.push((index, buffer as &dyn Target));
+        }
+        reader.load(&targets, threads)
+    }
+}
+
+impl Target for Buffer {
+    fn nbytes(&self) -> u64 {
+        Buffer::nbytes(self)
+    }
+
+    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
+        // SAFETY: the reader fills each range once, on one thread; whoever made the buffer promised that nobody
+        // else uses its memory during a load, which has the model to itself.
+        unsafe { Buffer::fill(self, offset, len, read) }
+    }
+}
+
+fn mismatch(message: String) -> Error {
+    Error::new(Status::Mismatch, message)
+}
