@@ -33,7 +33,12 @@ pub fn check_config(json: &str) -> Result<()> {
     let module = kind("module");
     let custom = module == Some(Kind::Null) && registered == Some(Kind::String);
     let named = module == Some(Kind::String) || custom;
-    expect("module", module, named, "the module of the class, as in \"keras\" or \"keras.src.models.functional\"")
+    expect(
+        "module",
+        module,
+        named,
+        "the module of the class, as in \"keras\" or \"keras.src.models.functional\"",
+    )
 }
 
 /// What a JSON value is.
@@ -122,7 +127,8 @@ mod tests {
     #[test]
     fn depth_and_size_do_no_harm() {
         let deep = 1_000_000;
-        let open = format!(r#"{{"module": "keras", "class_name": "M", "config": {{"a": {}"#, "[".repeat(deep));
+        let open =
+            format!(r#"{{"module": "keras", "class_name": "M", "config": {{"a": {}"#, "[".repeat(deep));
         assert!(check_config(&open).is_err());
         check_config(&format!("{open}{}}}}}", "]".repeat(deep))).unwrap();
         check_config(&"[".repeat(deep)).unwrap_err();

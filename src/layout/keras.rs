@@ -95,12 +95,18 @@ impl Archive {
     }
 
     /// Fills in what is known at a save. The metadata of HDF5 must be final.
-    pub(super) fn seal(&mut self, extents: &[Extent], literals: &mut [Vec<u8>], crcs: &[u32], date: [u16; 6]) {
-        let metadata = literals.get(METADATA).map_or(0, |l| crc32fast::hash(l));
+    pub(super) fn seal(
+        &mut self,
+        extents: &[Extent],
+        literals: &mut [Vec<u8>],
+        crcs: &[u32],
+        date: [u16; 6],
+    ) {
+        let metadata = crc32fast::hash(&literals[METADATA]);
         self.members[WEIGHTS].crc = self.weights.combine(extents.iter().filter_map(|e| match e.source {
             Source::Literal(METADATA) => Some(metadata),
             Source::Literal(_) => None,
-            Source::Tensor(i) => crcs.get(i).copied(),
+            Source::Tensor(i) => Some(crcs[i]),
         }));
         let date = if is_date(date) { date } else { NO_DATE };
         self.members[JSON].crc = crc32fast::hash(metadata_json(date).as_bytes());

@@ -1,7 +1,7 @@
 //! Groups: a small one keeps its links in its own header, a large one in a symbol table.
 
-use super::UNDEFINED;
 use super::super::bytes::{Put, set_u64};
+use super::UNDEFINED;
 use super::header::Header;
 
 /// A group of more links than this has a symbol table. It is the library's own limit (the default of its group

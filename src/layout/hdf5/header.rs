@@ -1,7 +1,7 @@
 //! Object headers (version 1) and the messages in them.
 
-use super::UNDEFINED;
 use super::super::bytes::Put;
+use super::UNDEFINED;
 use super::datatype;
 use crate::tensor::Dtype;
 

@@ -196,7 +196,10 @@ impl<'a> Writer<'a> {
 const MAX_FILE: u64 = 1 << 62;
 
 fn too_large() -> Error {
-    Error::new(Status::InvalidArgument, "the tensors have more than 2^62 bytes together: no file can hold them")
+    Error::new(
+        Status::InvalidArgument,
+        "the tensors have more than 2^62 bytes together: no file can hold them",
+    )
 }
 
 /// A string attribute; where the address of its heap collection is, and what that is within the heap.

@@ -1,7 +1,7 @@
 //! The superblock (version 0), the first bytes of an HDF5 file.
 
-use super::UNDEFINED;
 use super::super::bytes::Put;
+use super::UNDEFINED;
 use super::group::{self, INTERNAL_K, LEAF_K, Object};
 
 /// Bytes of the superblock.
