@@ -1,4 +1,5 @@
 //! Random schemas, laid out by us, opened, read and edited by the HDF5 library.
+#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
 mod layout_support;
 
@@ -224,4 +225,27 @@ fn a_deep_path() {
     let file = materialize(&mut planned(&schema, Format::WeightsH5), &[vec![1, 2, 3, 4]], b"");
     let file = hdf5::open(&scratch.write("deep.h5", &file), false);
     assert_eq!(hdf5::read(&file, &path, Dtype::F32).bytes, [1, 2, 3, 4]);
+}
+
+/// Names whose bytes end at the end of a collection of the global heap, or some bytes before.
+#[test]
+fn names_that_fill_the_heap() {
+    let _held = hdf5::lock();
+    let scratch = Scratch::new("layout-heap");
+    for len in (4000..4100).chain([10, 500, 60_000]) {
+        let mut schema = Schema::new();
+        for group in ["a", "b"] {
+            schema.set_name(group, &group.repeat(len)).unwrap();
+        }
+        let path = scratch.write("heap.h5", &materialize(&mut planned(&schema, Format::WeightsH5), &[], b""));
+        let mut model = Model::new(&schema, &[]);
+        model.check(&hdf5::open(&path, false));
+        for (group, name) in [("b", "short".to_owned()), ("a", "long".repeat(2_000))] {
+            let file = hdf5::open(&path, true);
+            let path = format!("{group}/vars");
+            hdf5::set_string_attribute(&hdf5::group(&file, &path), "name", &name);
+            model.groups.insert(path, Some(name));
+        }
+        model.check(&hdf5::open(&path, false));
+    }
 }

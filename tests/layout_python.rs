@@ -2,6 +2,7 @@
 //!
 //! A case is a manifest (`NAME.json`: tensors, names of groups, configuration) and the tensors' bytes one after
 //! the other (`NAME.bin`). Python makes those of Keras' models; all are written here, and judged there.
+#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
 mod layout_support;
 
@@ -21,9 +22,9 @@ fn python_reads_and_edits_our_files() {
     let scratch = Scratch::new("layout-python");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/test_layout.py");
     run(python().arg(&script).arg(scratch.path()));
-    for seed in 0..12 {
+    for seed in 0..6 {
         let mut r = Random(1000 + seed);
-        let schema = random_schema(&mut r, [0, 2, 10, 40, 150, 400][seed as usize % 6]);
+        let schema = random_schema(&mut r, [0, 2, 10, 40, 150, 400][seed as usize]);
         let data = data(&schema, &mut r);
         put_case(&scratch, &format!("random-{seed}"), &schema, &data);
     }
@@ -119,9 +120,8 @@ fn python() -> Command {
     command
 }
 
+/// Runs it, its output in plain view.
 fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
-    println!("{text}");
-    assert!(output.status.success(), "{command:?}: {}", output.status);
+    let status = command.status().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(status.success(), "{command:?}: {status}");
 }

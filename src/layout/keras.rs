@@ -102,11 +102,11 @@ impl Archive {
         crcs: &[u32],
         date: [u16; 6],
     ) {
-        let metadata = literals.get(METADATA).map_or(0, |l| crc32fast::hash(l));
+        let metadata = crc32fast::hash(&literals[METADATA]);
         self.members[WEIGHTS].crc = self.weights.combine(extents.iter().filter_map(|e| match e.source {
             Source::Literal(METADATA) => Some(metadata),
             Source::Literal(_) => None,
-            Source::Tensor(i) => crcs.get(i).copied(),
+            Source::Tensor(i) => Some(crcs[i]),
         }));
         let date = if is_date(date) { date } else { NO_DATE };
         self.members[JSON].crc = crc32fast::hash(metadata_json(date).as_bytes());

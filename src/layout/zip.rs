@@ -44,7 +44,9 @@ pub(super) struct DosTime {
 impl DosTime {
     /// Year (1980 to 2107), month, day, hour, minute, second, each in its range.
     pub(super) fn new([year, month, day, hour, minute, second]: [u16; 6]) -> DosTime {
-        DosTime { date: (year - 1980) << 9 | month << 5 | day, time: hour << 11 | minute << 5 | second / 2 }
+        let second = second.min(59); // it knows no leap seconds
+        let (date, time) = ([(year - 1980) << 9, month << 5, day], [hour << 11, minute << 5, second / 2]);
+        DosTime { date: date.iter().sum(), time: time.iter().sum() }
     }
 }
 

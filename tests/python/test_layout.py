@@ -251,12 +251,42 @@ def test_tools(name, tool):
     if shutil.which(tool[0]) is None:
         pytest.skip(f"{tool[0]} is not installed")
     for ending in ENDINGS if tool in TOOLS else ["keras"]:
-        command = [part.format(CASES / f"{name}.{ending}") for part in tool]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        assert done.returncode == 0, done
-        assert done.stderr == "", done
-        for word in ("*** ", "unable to", "error:", "bytes too", "extra bytes"):
-            assert word not in done.stdout.lower(), done.stdout
+        run_tool([part.format(CASES / f"{name}.{ending}") for part in tool])
+
+
+@pytest.mark.skipif(shutil.which("h5debug") is None, reason="h5debug is not installed")
+@pytest.mark.parametrize("name", NAMES)
+def test_h5debug_finds_nothing_odd_in_any_object(name):
+    path = CASES / f"{name}.weights.h5"
+    with h5py.File(path) as file:
+        items = [file, file["libckpt"], *file["libckpt"].values(), *(item for _, item in objects(file)[:10])]
+        addresses = {h5py.h5o.get_info(item.id).addr for item in items}
+    for address in addresses:
+        run_tool(["h5debug", path, str(address)])
+
+
+@pytest.mark.skipif(shutil.which("h5copy") is None, reason="h5copy is not installed")
+@pytest.mark.parametrize("name", NAMES)
+def test_h5copy_edits_it(name, tmp_path):
+    """The tools are of another version of the library, and older than h5py's."""
+    source, path = CASES / f"{name}.weights.h5", shutil.copy(CASES / f"{name}.weights.h5", tmp_path)
+    for i in range(12):
+        run_tool(["h5copy", "-p", "-i", source, "-o", path, "-s", "/libckpt/state", "-d", f"/copy {i}/in it/state"])
+    with h5py.File(path) as file:
+        for i in range(12):
+            assert np.array_equal(file[f"copy {i}/in it/state"], file["libckpt/state"])
+    with h5py.File(path, "r+") as file:
+        for i in range(12):
+            del file[f"copy {i}"]
+        assert_same(file, name)
+
+
+def run_tool(command):
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done
+    assert done.stderr == "", done
+    for word in ("*** ", "unable to", "error:", "bytes too", "extra bytes"):
+        assert word not in done.stdout.lower(), done.stdout
 
 
 @pytest.mark.parametrize("name", KERAS)
