@@ -163,7 +163,11 @@ fn packing(dir: &Path, rounds: usize) {
 }
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.is_empty() {
+        return; // Run by `cargo test --benches`, which only asks whether it builds.
+    }
+    let args: Vec<String> = args.into_iter().filter(|a| a != "--bench").collect();
     let root = args.first().map_or_else(std::env::temp_dir, PathBuf::from);
     let rounds = args.get(1).map_or(15, |n| n.parse().unwrap());
     let dir = root.join(format!("ckpt-bench-{}", std::process::id()));

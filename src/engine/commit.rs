@@ -81,7 +81,7 @@ pub fn save(
     layout.seal(&crcs, stamp)?;
     write::literals(file, layout).map_err(|e| failed("write", e))?;
     if let Some(old) = old {
-        // An error leaves it to fewer people than the old one: no reason to lose the save.
+        // An error leaves it to no more people than the old one was: no reason to lose the save.
         let _ = retry(|| file.set_mode(old.mode));
     }
     let written = Instant::now();

@@ -8,6 +8,7 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
@@ -37,26 +38,21 @@ pub(super) fn check(layout: &Layout, buffers: &[Buffer]) -> Result<()> {
     let bug = |message: String| Err(Error::new(Status::Internal, message));
     let mut end = 0u64;
     for extent in layout.extents() {
-        let (len, what) = match extent.source {
-            Source::Literal(i) => (layout.literals().get(i).map(|l| l.len() as u64), ("literal", i)),
-            Source::Tensor(i) => (buffers.get(i).map(Buffer::nbytes), ("tensor", i)),
+        let len = match extent.source {
+            Source::Literal(i) => layout.literals().get(i).map(|l| l.len() as u64),
+            Source::Tensor(i) => buffers.get(i).map(Buffer::nbytes),
         };
         if len != Some(extent.len) {
-            let (kind, i) = what;
-            let n = extent.len;
-            return bug(format!("{kind} {i} has {len:?} bytes, the layout's extent for it {n}"));
+            return bug(format!("{extent:?}: what it is made of has {len:?} bytes"));
         }
         if extent.offset < end {
             return bug(format!("extents overlap at byte {}", extent.offset));
         }
-        match extent.offset.checked_add(extent.len) {
-            Some(e) if e <= layout.size() => end = e,
-            _ => {
-                return bug(format!(
-                    "an extent at {} is outside a file of {} bytes",
-                    extent.offset,
-                    layout.size()
-                ));
+        let size = layout.size();
+        match extent.offset.checked_add(extent.len).filter(|&e| e <= size) {
+            Some(e) => end = e,
+            None => {
+                return bug(format!("an extent at {} ends outside a file of {size} bytes", extent.offset));
             }
         }
     }
@@ -86,19 +82,18 @@ pub(super) fn tensors(
         failed: AtomicBool::new(false),
     };
     let count = workers(threads, blocks.end - blocks.start, buffers);
-    let mut pieces = thread::scope(|scope| {
-        let others: Vec<_> = (1..count)
-            .map_while(|_| {
-                thread::Builder::new().name("ckpt-write".into()).spawn_scoped(scope, || job.work()).ok()
-            })
-            .collect();
-        let mut all = job.work();
-        for other in others {
-            let more = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            all = all.and_then(|mut all| more.map(|more| (all.extend(more), all).1));
-        }
-        all
-    })?;
+    let results: Vec<_> = thread::scope(|scope| {
+        let start = || thread::Builder::new().name("ckpt-write".into()).spawn_scoped(scope, || job.work());
+        // Where the system gives no more threads, fewer do the work.
+        let others: Vec<_> = (1..count).map_while(|_| start().ok()).collect();
+        let mine = job.work();
+        let theirs = others.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        std::iter::once(mine).chain(theirs).collect()
+    });
+    let mut pieces = Vec::new();
+    for result in results {
+        pieces.extend(result?);
+    }
     let mut crcs: Vec<u32> = job.crcs.into_iter().map(AtomicU32::into_inner).collect();
     pieces.sort_unstable_by_key(|p| (p.tensor, p.offset));
     for of_one in pieces.chunk_by(|a, b| a.tensor == b.tensor) {
