@@ -1,4 +1,5 @@
 //! Files of our own layouts, read back; and the same, damaged: an error or the true data, whatever byte is wrong.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 mod layout_support;
 
@@ -55,7 +56,9 @@ fn reads_what_the_layouts_write() {
             let targets: Vec<_> = schema.tensors().iter().map(|t| Whole::new(t.nbytes())).collect();
             let list: Vec<_> = places.iter().zip(&targets).map(|(i, t)| (*i, t as &dyn Target)).collect();
             reader.load(&list, 3).unwrap();
-            for ((spec, bytes), (place, target)) in schema.tensors().iter().zip(&data).zip(places.iter().zip(&targets)) {
+            for ((spec, bytes), (place, target)) in
+                schema.tensors().iter().zip(&data).zip(places.iter().zip(&targets))
+            {
                 assert_eq!(&reader.tensors()[*place], spec);
                 assert_eq!(&*target.0.lock(), bytes, "{}", spec.path);
                 let mut one = vec![0; bytes.len()];
@@ -93,7 +96,9 @@ fn judge(path: &std::path::Path, schema: &Schema, data: &[Vec<u8>], single: bool
         let place = reader.find(&spec.path).filter(|&i| reader.tensors()[i] == *spec);
         let mut out = vec![0; bytes.len()];
         match place.map(|i| reader.read(i, &mut out)) {
-            Some(Ok(())) => assert!(!single || out == *bytes, "'{}' came back wrong without an error", spec.path),
+            Some(Ok(())) => {
+                assert!(!single || out == *bytes, "'{}' came back wrong without an error", spec.path)
+            }
             Some(Err(error)) => {
                 assert!(matches!(error.status(), Status::Format | Status::Unsupported), "{error}");
                 complete = false;
@@ -147,7 +152,11 @@ fn finds_damage_or_gives_the_true_data() {
             if judged.is_err() || start.elapsed() > Duration::from_secs(2) {
                 let kept = std::env::temp_dir().join(format!("ckpt-reader-damaged-{format:?}-{round}"));
                 std::fs::copy(&path, &kept).unwrap();
-                panic!("round {round} of {format:?}, after {:?}: kept as {}", start.elapsed(), kept.display());
+                panic!(
+                    "round {round} of {format:?}, after {:?}: kept as {}",
+                    start.elapsed(),
+                    kept.display()
+                );
             }
         }
     }

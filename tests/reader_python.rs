@@ -1,4 +1,5 @@
 //! Reads what h5py, Keras and zipfile write, and compares with what they read from it.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,8 @@ fn plugin_directory(mark: &Path) -> PathBuf {
     );
     std::fs::write(&source, code).unwrap();
     let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-    let run = Command::new(cc).args(["-shared", "-fPIC", "-o"]).arg(dir.join("libevil.so")).arg(&source).status();
+    let run =
+        Command::new(cc).args(["-shared", "-fPIC", "-o"]).arg(dir.join("libevil.so")).arg(&source).status();
     assert!(run.unwrap().success());
     dir
 }
@@ -276,7 +278,9 @@ fn child_reads_through_the_library() {
 fn threads_share_the_library() {
     let dir = &files().0;
     std::thread::scope(|scope| {
-        for name in ["foreign-earliest.h5", "foreign-v112.h5", "dense.h5", "foreign.keras", "foreign-earliest.h5"] {
+        for name in
+            ["foreign-earliest.h5", "foreign-v112.h5", "dense.h5", "foreign.keras", "foreign-earliest.h5"]
+        {
             scope.spawn(move || {
                 for _ in 0..5 {
                     let reader = Reader::open(&dir.join(name)).unwrap();
@@ -306,7 +310,9 @@ fn survives_damaged_files_of_others() {
     };
     let path = dir.join("damaged");
     let mut opened = 0;
-    for name in ["common-earliest.h5", "common-latest.h5", "edited-earliest.h5", "order-latest.h5", "own.keras"] {
+    for name in
+        ["common-earliest.h5", "common-latest.h5", "edited-earliest.h5", "order-latest.h5", "own.keras"]
+    {
         let mut good = std::fs::read(dir.join(name)).unwrap();
         // The metadata is at the beginning of each, and the archive's at its end.
         if name != "own.keras" {
