@@ -1,4 +1,5 @@
 //! Reads what h5py, Keras and zipfile write, and compares with what they read from it.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -205,4 +206,138 @@ fn checks_sizes_and_indices() {
     assert_eq!(reader.load(&[(i, &small)], 0).unwrap_err().status(), Status::Mismatch);
     assert_eq!(reader.read(usize::MAX, &mut []).unwrap_err().status(), Status::InvalidArgument);
     assert_eq!(reader.load(&[(9999, &small)], 0).unwrap_err().status(), Status::InvalidArgument);
+}
+
+/// The variables by which the HDF5 library can be told to load code, to use another driver, or to fail.
+const HOSTILE: [(&str, &str); 12] = [
+    ("HDF5_VOL_CONNECTOR", "evil"),
+    ("HDF5_VOL_CONNECTOR", "pass_through under_vol=0;under_info={}"),
+    ("HDF5_VOL_CONNECTOR", " "),
+    ("HDF5_DRIVER", "evil"),
+    ("HDF5_DRIVER", "core"),
+    ("HDF5_DRIVER", "multi"),
+    ("HDF5_DRIVER", "split"),
+    ("HDF5_DRIVER_CONFIG", "evil"),
+    ("HDF5_PLUGIN_PRELOAD", "::"),
+    ("HDF5_USE_FILE_LOCKING", "TRUE"),
+    ("HDF5_USE_FILE_LOCKING", "nonsense"),
+    ("HDF5_DEBUG", "all"),
+];
+
+/// A plugin directory with a library that leaves a mark when it is loaded.
+fn plugin_directory(mark: &Path) -> PathBuf {
+    let dir = files().0.join("plugins");
+    std::fs::create_dir_all(&dir).unwrap();
+    let source = dir.join("evil.c");
+    let code = format!(
+        "#include <stdio.h>\n__attribute__((constructor)) static void go(void) {{ fclose(fopen({mark:?}, \"w\")); }}\n\
+         int H5PLget_plugin_type(void) {{ return 1; }}\nconst void *H5PLget_plugin_info(void) {{ return 0; }}\n"
+    );
+    std::fs::write(&source, code).unwrap();
+    let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let run =
+        Command::new(cc).args(["-shared", "-fPIC", "-o"]).arg(dir.join("libevil.so")).arg(&source).status();
+    assert!(run.unwrap().success());
+    dir
+}
+
+#[test]
+fn the_environment_cannot_hijack_the_library() {
+    let mark = files().0.join("loaded");
+    let plugins = plugin_directory(&mark);
+    for (name, value) in HOSTILE {
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_reads_through_the_library", "--ignored", "--nocapture"])
+            .env("CKPT_TEST_FILE", files().0.join("foreign-earliest.h5"))
+            .env("HDF5_PLUGIN_PATH", &plugins)
+            .env(name, value)
+            .output()
+            .unwrap();
+        let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(run.status.success(), "{name}={value}: {out}{err}");
+        assert!(out.contains("read all of it"), "{name}={value}: {out}");
+        assert!(!format!("{out}{err}").contains("HDF5"), "{name}={value}: {out}{err}");
+        assert!(!mark.exists(), "{name}={value} loaded a plugin");
+    }
+}
+
+#[test]
+#[ignore = "run by the_environment_cannot_hijack_the_library, in a process of its own"]
+fn child_reads_through_the_library() {
+    let Some(path) = std::env::var_os("CKPT_TEST_FILE") else { return };
+    let reader = Reader::open(Path::new(&path)).unwrap();
+    assert!(Reader::open_without_library(Path::new(&path)).is_err());
+    for (i, t) in reader.tensors().iter().enumerate() {
+        reader.read(i, &mut vec![0; t.nbytes() as usize]).unwrap();
+    }
+    println!("read all of it");
+}
+
+/// Several readers and threads in the library at once.
+#[test]
+fn threads_share_the_library() {
+    let dir = &files().0;
+    std::thread::scope(|scope| {
+        for name in
+            ["foreign-earliest.h5", "foreign-v112.h5", "dense.h5", "foreign.keras", "foreign-earliest.h5"]
+        {
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    let reader = Reader::open(&dir.join(name)).unwrap();
+                    std::thread::scope(|inner| {
+                        for _ in 0..2 {
+                            inner.spawn(|| {
+                                for (i, t) in reader.tensors().iter().enumerate() {
+                                    reader.read(i, &mut vec![0; t.nbytes() as usize]).unwrap();
+                                }
+                            });
+                        }
+                    });
+                }
+            });
+        }
+    });
+}
+
+/// Files of others, damaged: no panic and no hang. The library is left out: it is not made for such files.
+#[test]
+fn survives_damaged_files_of_others() {
+    let (dir, _) = files();
+    let mut seed = 1_u64;
+    let mut random = |n: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % n
+    };
+    let path = dir.join("damaged");
+    let mut opened = 0;
+    for name in
+        ["common-earliest.h5", "common-latest.h5", "edited-earliest.h5", "order-latest.h5", "own.keras"]
+    {
+        let mut good = std::fs::read(dir.join(name)).unwrap();
+        // The metadata is at the beginning of each, and the archive's at its end.
+        if name != "own.keras" {
+            good.truncate(400_000);
+        }
+        for _ in 0..600 {
+            let mut bytes = good.clone();
+            for _ in 0..1 + random(6) {
+                let at = if random(2) == 0 { random(bytes.len().min(60_000)) } else { random(bytes.len()) };
+                bytes[at] = [0, 1, 0xff, random(256) as u8][random(4)];
+            }
+            if name == "own.keras" {
+                bytes.drain(100_000..bytes.len() - 100_000);
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            let start = std::time::Instant::now();
+            if let Ok(reader) = Reader::open_without_library(&path) {
+                opened += 1;
+                let _ = (reader.verify(), reader.state(), reader.config());
+                for (i, t) in reader.tensors().iter().enumerate().filter(|(_, t)| t.nbytes() < 1 << 20) {
+                    let _ = reader.read(i, &mut vec![0; t.nbytes() as usize]);
+                }
+            }
+            assert!(start.elapsed() < std::time::Duration::from_secs(2), "{name}");
+        }
+    }
+    println!("{opened} of them were opened");
 }

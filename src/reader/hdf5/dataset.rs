@@ -6,7 +6,7 @@ use super::header::{Header, Message, kind};
 use super::metadata::Metadata;
 use crate::error::Result;
 use crate::reader::source::damaged;
-use crate::tensor::{Dtype, MAX_RANK};
+use crate::tensor::{Dtype, MAX_RANK, TensorSpec};
 
 /// What a header says of a dataset.
 pub(super) enum Dataset {
@@ -44,7 +44,11 @@ pub(super) fn read(meta: &mut Metadata, heaps: &mut Heaps, header: &Header) -> R
         Element::Other => return Ok(Dataset::Other),
     };
     let Some(shape) = extent(dataspace.body)? else { return Ok(Dataset::Other) };
-    let nbytes = nbytes(dtype, &shape)?;
+    let spec = TensorSpec { path: String::new(), dtype, shape };
+    let Some(nbytes) = spec.checked_nbytes() else {
+        return Err(damaged(format!("its shape {:?} is larger than 2^63 bytes", spec.shape)));
+    };
+    let shape = spec.shape;
     let filtered = header.find(kind::FILTERS).is_some();
     match place {
         _ if nbytes == 0 => Ok(Dataset::Known { dtype, shape, offset: 0 }),
@@ -64,13 +68,6 @@ pub(super) fn read(meta: &mut Metadata, heaps: &mut Heaps, header: &Header) -> R
         }
         _ => Ok(Dataset::Foreign),
     }
-}
-
-/// Bytes of all elements, as [`crate::tensor::TensorSpec::checked_nbytes`] counts them.
-fn nbytes(dtype: Dtype, shape: &[u64]) -> Result<u64> {
-    crate::tensor::TensorSpec { path: String::new(), dtype, shape: shape.to_vec() }
-        .checked_nbytes()
-        .ok_or_else(|| damaged(format!("its shape {shape:?} is larger than 2^63 bytes")))
 }
 
 enum Place {
