@@ -9,7 +9,9 @@ int main(int argc, char** argv) {
   std::vector<float> kernel = {1, 2, 3, 4, 5, 6}, bias = {-1, 0.5f};
   try {
     libckpt::Model model;
-    model.add("layers/dense/vars/0", kernel, {3, 2}).add("layers/dense/vars/1", bias, {2}).set_name("layers/dense", "dense");
+    model.add("layers/dense/vars/0", kernel, {3, 2});
+    model.add("layers/dense/vars/1", bias, {2});
+    model.set_name("layers/dense", "dense");
     model.save(path);
     const libckpt::Reader reader(path);
     if (reader.size() != 2 || reader.read<float>("layers/dense/vars/0") != kernel ||
