@@ -351,7 +351,7 @@ static void config_is_needed(void) {
   FAILS(ckpt_prepare(session, model), CKPT_E_STATE, "ckpt_model_set_config");
   OK(epoch_end(session, 0, 1.0));
   FAILS(ckpt_save(session, model), CKPT_E_STATE, "ckpt_model_set_config");
-  OK(ckpt_model_set_config(model, "{\"class_name\": \"Sequential\", \"config\": {}}"));
+  OK(ckpt_model_set_config(model, "{\"module\": \"keras\", \"class_name\": \"Sequential\", \"config\": {}}"));
   OK(ckpt_prepare(session, model));
   OK(epoch_end(session, 1, 1.0));
   save(session, model, "policy/2.keras");

@@ -2,7 +2,7 @@
 #include "check.h"
 
 #define MAX_RANK 32
-#define CONFIG "{\"class_name\": \"Sequential\", \"config\": {}}"
+#define CONFIG "{\"module\": \"keras\", \"class_name\": \"Sequential\", \"config\": {}}"
 
 /* A tensor in a buffer of its own: `first` is the element whose indices are all 0. */
 typedef struct tensor {
