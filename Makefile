@@ -44,8 +44,8 @@ demo: build .venv/.ready  ## train on digits in C++, load the best checkpoint in
 	@mkdir -p build/demo
 	@$(CXX) -std=c++17 -O2 -Wall -Wextra -Iinclude -Ibindings/cpp examples/digits/*.cpp -o build/demo/digits \
 		"$(library)" "-Wl,-rpath,$(root)/build/lib"
-	@build/demo/digits
-	@$(python) examples/digits/check.py
+	@gzip -dc examples/data/digits.csv.gz | build/demo/digits --predictions build/demo/predictions.csv build/demo/checkpoints
+	@KERAS_BACKEND=numpy $(python) examples/digits/check.py build/demo/predictions.csv
 
 ##@ To change it
 
