@@ -46,7 +46,7 @@ demo: build .venv/.ready  ## train on digits in C++, load the best checkpoint in
 		"$(library)" "-Wl,-rpath,$(root)/build/lib"
 	@gzip -dc examples/data/digits.csv.gz | \
 		build/demo/digits --predictions build/demo/predictions.csv build/demo/checkpoints
-	@$(python) examples/digits/check.py build/demo/predictions.csv
+	@KERAS_BACKEND=numpy $(python) examples/digits/check.py build/demo/predictions.csv
 
 ##@ To change it
 

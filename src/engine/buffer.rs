@@ -79,7 +79,7 @@ impl Buffer {
             Some(strided) => strided.reach(),
         };
         if ptr.is_null() && self.nbytes > 0 {
-            return Err(bad(format!("the address is NULL, but the tensor has {} bytes", self.nbytes)));
+            return Err(bad(format!("data is NULL, but the tensor has {} bytes", self.nbytes)));
         }
         if ptr.addr().checked_add_signed(low).is_none() || ptr.addr().checked_add_signed(high).is_none() {
             return Err(bad(format!(

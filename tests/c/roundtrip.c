@@ -2,7 +2,7 @@
 #include "check.h"
 
 #define MAX_RANK 32
-#define CONFIG "{\"class_name\": \"Sequential\", \"config\": {}}"
+#define CONFIG "{\"module\": \"keras\", \"class_name\": \"Sequential\", \"config\": {}}"
 
 /* A tensor in a buffer of its own: `first` is the element whose indices are all 0. */
 typedef struct tensor {
@@ -218,9 +218,7 @@ static void zero_strides(void) {
   add(model, &saved, true);
   memset(saved.buffer, 0xA5, saved.buffer_bytes);
   OK(ckpt_reader_open("roundtrip/a.keras", &reader));
-  ckpt_status status = ckpt_reader_load(reader, model);
-  CHECK(status == CKPT_E_INVALID_ARGUMENT || status == CKPT_E_MISMATCH);
-  CHECK(strstr(ckpt_last_error(), "'row'") && strstr(ckpt_last_error(), "stride"));
+  FAILS(ckpt_reader_load(reader, model), CKPT_E_UNSUPPORTED, "tensor 'row' has a stride of 0");
   CHECK(saved.buffer[0] == 0xA5 && saved.buffer[saved.buffer_bytes - 1] == 0xA5);
   ckpt_reader_free(reader);
   ckpt_model_free(model);

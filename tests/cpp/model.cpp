@@ -36,7 +36,7 @@ struct Weights {
         .add("half", Dtype::F16, half, {2})
         .add("nothing", nothing, {0, 5})
         .set_name("layers/dense", "dense")
-        .set_config(R"({"class_name": "Sequential", "config": {}})");
+        .set_config(R"({"module": "keras", "class_name": "Sequential", "config": {}})");
     return model;
   }
 };

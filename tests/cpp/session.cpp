@@ -103,7 +103,7 @@ static void moves() {
 
 static void refuses() {
   throws([] { Session("{epoch"); }, Status::Template, "filepath");
-  throws([] { Session("a.weights.h5"); }, Status::Template, "weights");
+  throws([] { Session("a.weights.h5"); }, Status::InvalidArgument, "save_weights_only");
   throws([] { Session(std::string("a\0.keras", 8)); }, Status::InvalidArgument, "NUL");
   throws([] { Session(static_cast<const char*>(nullptr)); }, Status::InvalidArgument, "filepath is NULL");
   throws([] { Options().monitor(""); }, Status::InvalidArgument, "metric is empty");
