@@ -70,17 +70,23 @@ impl Options {
     }
 
     /// Refuses a file path whose ending does not go with `save_weights_only`; as in Keras, it is the template's
-    /// own ending that counts, in small letters.
+    /// own ending that counts, in small letters. An ending that is no format's is unsupported.
     pub(super) fn check_ending(&self, filepath: &str) -> Result<()> {
         let ends = |endings: &[&str]| endings.iter().any(|ending| filepath.ends_with(ending));
-        let problem = match (self.save_weights_only, ends(&WEIGHTS), ends(&MODEL)) {
+        let (status, problem) = match (self.save_weights_only, ends(&WEIGHTS), ends(&MODEL)) {
             (true, true, _) | (false, false, true) => return Ok(()),
-            (true, false, _) => "with save_weights_only the filepath must end in '.weights.h5'",
-            (false, true, _) => {
-                "this ending is for weights alone: set save_weights_only, or end the filepath in '.keras'"
+            (true, false, true) => {
+                (Status::InvalidArgument, "with save_weights_only it must end in '.weights.h5'")
             }
-            (false, false, false) => "the filepath must end in '.keras' (or '.h5')",
+            (false, true, _) => (
+                Status::InvalidArgument,
+                "this ending is for weights alone: set save_weights_only, or end it in '.keras'",
+            ),
+            (_, false, false) => (
+                Status::Unsupported,
+                "its ending is no format's: expected '.keras', or '.weights.h5' with save_weights_only",
+            ),
         };
-        Err(Error::new(Status::InvalidArgument, format!("filepath '{filepath}': {problem}")))
+        Err(Error::new(status, format!("filepath '{filepath}': {problem}")))
     }
 }
