@@ -310,22 +310,20 @@ fn survives_damaged_files_of_others() {
     };
     let path = dir.join("damaged");
     let mut opened = 0;
-    for name in
-        ["common-earliest.h5", "common-latest.h5", "edited-earliest.h5", "order-latest.h5", "own.keras"]
-    {
-        let mut good = std::fs::read(dir.join(name)).unwrap();
-        // The metadata is at the beginning of each, and the archive's at its end.
-        if name != "own.keras" {
-            good.truncate(400_000);
-        }
+    let small = [
+        "small-earliest.h5",
+        "small-latest.h5",
+        "edited-earliest.h5",
+        "order-latest.h5",
+        "keras-dense.keras",
+    ];
+    for name in small {
+        let good = std::fs::read(dir.join(name)).unwrap();
         for _ in 0..600 {
             let mut bytes = good.clone();
             for _ in 0..1 + random(6) {
-                let at = if random(2) == 0 { random(bytes.len().min(60_000)) } else { random(bytes.len()) };
+                let at = random(bytes.len());
                 bytes[at] = [0, 1, 0xff, random(256) as u8][random(4)];
-            }
-            if name == "own.keras" {
-                bytes.drain(100_000..bytes.len() - 100_000);
             }
             std::fs::write(&path, &bytes).unwrap();
             let start = std::time::Instant::now();
@@ -339,5 +337,5 @@ fn survives_damaged_files_of_others() {
             assert!(start.elapsed() < std::time::Duration::from_secs(2), "{name}");
         }
     }
-    println!("{opened} of them were opened");
+    assert!((500..2900).contains(&opened), "{opened} of them were opened");
 }
