@@ -230,8 +230,9 @@ fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const c_char> {
 ///
 /// The file is written under a temporary name in the destination's directory, flushed, and renamed (then the
 /// directory is flushed): at every instant, also after a crash, the destination is the whole old file or the whole
-/// new one. Missing directories are made. After a failure the old file stands, and what was best is still best, so
-/// that the next chance is not lost; the save is no longer due. No lock is held while bytes move.
+/// new one. Missing directories are made. After a failure the old file stands, what was best is still best, so that
+/// no chance is lost, and the save is due still: until the next event it can be tried again. No lock is held while
+/// bytes move.
 ///
 /// @param model  unchanged during the call, as are its buffers
 #[unsafe(no_mangle)]
