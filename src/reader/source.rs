@@ -36,7 +36,7 @@ impl Source {
             return Err(Error::io("open", path, &io::Error::from_raw_os_error(libc::EISDIR)));
         }
         if !meta.is_file() {
-            return Err(Error::new(Status::Io, format!("'{}' is not a regular file", path.display())));
+            return Err(Error::new(Status::Format, format!("'{}' is not a regular file", path.display())));
         }
         let len = meta.len();
         Ok(Source { file: Arc::new(file), path: Arc::new(path.to_owned()), base: 0, len })

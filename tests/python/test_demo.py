@@ -77,7 +77,7 @@ def test_what_kills_it_leaves_whole_files(digits, tmp_path, flags):
     killed = 0
     for i in range(20):
         process = digits("--epochs", 1000, *flags, checkpoints)
-        time.sleep(rng.uniform(0.0, 0.3))
+        time.sleep(rng.uniform(0.0, 0.15))
         process.send_signal(signal.SIGINT if i % 2 else signal.SIGKILL)
         process.communicate(timeout=120)
         killed += process.returncode != 0
