@@ -107,7 +107,7 @@ fn large(dir: &Path, rounds: usize) {
     let ways = [
         way("plain pwrite of the same buffers", plain),
         way("save, not durable", save_with(&flat_layout, &flat, 0)),
-        way("save, not durable, 1 thread", save_with(&flat_layout, &flat, 1)),
+        way("save, not durable, 2 threads", save_with(&flat_layout, &flat, 2)),
         way("save, not durable, every tensor transposed", save_with(&turned_layout, &turned, 0)),
     ];
     compare("512 MiB in 100 tensors", dir, rounds, &ways);

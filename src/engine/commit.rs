@@ -17,7 +17,7 @@ use super::write;
 /// How a save is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Threads that move bytes, 4 MiB of staging memory each; 0: as many as help.
+    /// Threads that move bytes, 4 MiB of staging memory each; 0: as many as help whatever else runs, which is one.
     pub threads: u32,
     /// Whether the save ends only when the disk has it. Without, a crash of the process leaves the old
     /// checkpoint or the new one, but a loss of power may leave neither.

@@ -2,8 +2,8 @@
 //!
 //! The file is cut into blocks of equal size. A worker takes the next block, gathers what stands in it (large
 //! runs from the caller's memory as they are, small tensors, strided ones and the gaps between them through a
-//! staging block), takes the checksums while it passes, and writes it with one call. Two workers overlap: one
-//! checksums while the other is in the kernel, whose lock on the file lets one in at a time.
+//! staging block), takes the checksums while it passes, and writes it with one call. Several workers overlap: one
+//! checksums while another is in the kernel.
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
 use std::io::{self, IoSlice};
@@ -28,10 +28,6 @@ const DIRECT: usize = 8 << 10;
 /// Gaps up to this length are written as zeros, so as not to end a run; longer ones are left as they are in a
 /// new file, zero.
 const GAP: u64 = 4 << 10;
-
-/// Workers of a save that does not say how many: one in the kernel and one at the checksums; where tensors are
-/// packed, one more.
-const WORKERS: usize = 2;
 
 /// Refuses what would write outside the file, or a tensor that is not what the layout expects.
 pub(super) fn check(layout: &Layout, buffers: &[Buffer]) -> Result<()> {
@@ -59,7 +55,7 @@ pub(super) fn check(layout: &Layout, buffers: &[Buffer]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the tensors; returns the CRC-32 of each, in the order of `buffers`. `threads` 0: as many as help.
+/// Writes the tensors; returns the CRC-32 of each, in the order of `buffers`. `threads` 0: one.
 pub(super) fn tensors(
     file: &dyn Handle,
     layout: &Layout,
@@ -81,7 +77,7 @@ pub(super) fn tensors(
         end: blocks.end,
         failed: AtomicBool::new(false),
     };
-    let count = workers(threads, blocks.end - blocks.start, buffers);
+    let count = workers(threads, blocks.end - blocks.start);
     let results: Vec<_> = thread::scope(|scope| {
         let start = || thread::Builder::new().name("ckpt-write".into()).spawn_scoped(scope, || job.work());
         // Where the system gives no more threads, fewer do the work.
@@ -117,16 +113,11 @@ pub(super) fn literals(file: &dyn Handle, layout: &Layout) -> io::Result<()> {
 }
 
 /// How many workers move `blocks`.
-fn workers(threads: u32, blocks: u64, buffers: &[Buffer]) -> usize {
-    let wanted = match threads {
-        0 if blocks < 2 => 1,
-        0 => {
-            let help = WORKERS + usize::from(buffers.iter().any(Buffer::is_strided));
-            thread::available_parallelism().map_or(1, usize::from).min(help)
-        }
-        n => n as usize,
-    };
-    wanted.min(usize::try_from(blocks).unwrap_or(usize::MAX)).max(1)
+///
+/// One, unless more are asked for: with idle cores two are faster, but where the trainer keeps the cores busy they
+/// were no faster in the median and far less even.
+fn workers(threads: u32, blocks: u64) -> usize {
+    u64::from(threads).min(blocks).max(1) as usize
 }
 
 /// The checksum of a part of a tensor that is in more than one block.
