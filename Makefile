@@ -24,7 +24,7 @@ export PYTHON
 # $(call cmake_build,TESTS,TARGET): one profile everywhere, since HDF5 takes minutes to build and is built per profile.
 cmake_build = cmake -S . -B build --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_LIBDIR="$(LIBDIR)" \
 	-DCKPT_CARGO_TARGET_DIR="$(target)" -DCKPT_BUILD_TESTS=$(1) > /dev/null && \
-	cmake --build build --target $(2) -j $(jobs)
+	MAKEFLAGS=--no-print-directory cmake --build build --target $(2) -j $(jobs)
 
 ##@ To use it
 
@@ -79,7 +79,8 @@ bench: build .venv/.ready  ## measure, as ratios against the machine and its pee
 
 .PHONY: clean
 clean:  ## remove what was built; not the Python environment in .venv
-	rm -rf build "$(target)"
+	rm -rf build
+	$(CARGO) clean --quiet
 
 .PHONY: help
 help:  ## show this
