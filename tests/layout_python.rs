@@ -1,4 +1,4 @@
-//! Files of ours before Python: h5py, zipfile, Keras, and HDF5's and zip's tools (`tests/python/test_layout.py`).
+//! Files of ours before Python: h5py, zipfile, Keras, and HDF5's and zip's tools (`tests/python/layout_files.py`).
 //!
 //! A case is a manifest (`NAME.json`: tensors, names of groups, configuration) and the tensors' bytes one after
 //! the other (`NAME.bin`). Python makes those of Keras' models; all are written here, and judged there.
@@ -20,7 +20,7 @@ const CONFIG: &str = r#"{"module": "keras", "class_name": "Sequential", "config"
 #[test]
 fn python_reads_and_edits_our_files() {
     let scratch = Scratch::new("layout-python");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/test_layout.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/layout_files.py");
     run(python().arg(&script).arg(scratch.path()));
     for seed in 0..6 {
         let mut r = Random(1000 + seed);

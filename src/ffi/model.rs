@@ -194,8 +194,8 @@ pub unsafe extern "C" fn ckpt_model_set_data(
 
 /// Sets the config.json of a .keras file: what Keras' model.to_json() gives, or what it wrote into another file.
 ///
-/// @param config_json  UTF-8; a JSON object with Keras' "class_name" and "config"; copied. Checked here: what is
-///                     not such an object is CKPT_E_INVALID_ARGUMENT.
+/// @param config_json  UTF-8; a JSON object with Keras' "module", "class_name" and "config"; copied. Checked here: what
+///                     is not such an object is CKPT_E_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_model_set_config(
     model: Option<&mut ckpt_model>,

@@ -162,8 +162,8 @@ pub unsafe extern "C" fn ckpt_reader_read(
 /// has them (CKPT_E_FORMAT).
 ///
 /// Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
-/// CKPT_E_MISMATCH, and no buffer is touched. What else the file holds is ignored. After a later failure the
-/// content of the buffers is not defined.
+/// CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride 0 is CKPT_E_UNSUPPORTED. What else the file holds
+/// is ignored. After a later failure the content of the buffers is not defined.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_reader_load(
     reader: Option<&ckpt_reader>,

@@ -105,9 +105,10 @@ unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
 /// @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
 ///                         names; "batch" in saves by batches only) and every metric of the logs:
 ///                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
-///                         works, digit for digit as CPython prints it; attributes and indices do not. It ends in
-///                         ".weights.h5" with save_weights_only, else in ".keras". A template that can never work is
-///                         CKPT_E_TEMPLATE, and the message shows where.
+///                         works, digit for digit as CPython prints it; attributes and indices do not. A template that
+///                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5"
+///                         with save_weights_only, else in ".keras": the one in place of the other is
+///                         CKPT_E_INVALID_ARGUMENT, another ending CKPT_E_UNSUPPORTED.
 /// @param options_or_null  copied; NULL for Keras' defaults
 /// @param out              not NULL; untouched on failure
 #[unsafe(no_mangle)]

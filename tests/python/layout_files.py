@@ -91,9 +91,6 @@ if __name__ == "__main__":
 
 # --- judging them ----------------------------------------------------------------------------------------------
 
-if "CKPT_LAYOUT_CASES" not in os.environ:
-    pytest.skip("run by cargo test --test layout_python", allow_module_level=True)
-
 CASES = pathlib.Path(os.environ["CKPT_LAYOUT_CASES"])
 NAMES = sorted(path.stem for path in CASES.glob("*.json"))
 KERAS = [name for name in NAMES if (CASES / f"{name}.reference").exists()]
@@ -248,13 +245,10 @@ ZIP_TOOLS = [("unzip", "-tq", "{}"), ("zipinfo", "-v", "{}"), ("bsdtar", "-tvf",
 @pytest.mark.parametrize("tool", TOOLS + ZIP_TOOLS, ids=lambda tool: tool[0])
 @pytest.mark.parametrize("name", NAMES)
 def test_tools(name, tool):
-    if shutil.which(tool[0]) is None:
-        pytest.skip(f"{tool[0]} is not installed")
     for ending in ENDINGS if tool in TOOLS else ["keras"]:
         run_tool([part.format(CASES / f"{name}.{ending}") for part in tool])
 
 
-@pytest.mark.skipif(shutil.which("h5debug") is None, reason="h5debug is not installed")
 @pytest.mark.parametrize("name", NAMES)
 def test_h5debug_finds_nothing_odd_in_any_object(name):
     path = CASES / f"{name}.weights.h5"
@@ -265,7 +259,6 @@ def test_h5debug_finds_nothing_odd_in_any_object(name):
         run_tool(["h5debug", path, str(address)])
 
 
-@pytest.mark.skipif(shutil.which("h5copy") is None, reason="h5copy is not installed")
 @pytest.mark.parametrize("name", NAMES)
 def test_h5copy_edits_it(name, tmp_path):
     """The tools are of another version of the library, and older than h5py's."""
