@@ -192,7 +192,7 @@ fn refuses_paths_that_are_no_files() {
     assert_eq!(status(&dir.join("missing")), Some((Status::NotFound, 0)));
     assert_eq!(status(dir), Some((Status::Io, libc::EISDIR)));
     assert_eq!(status(&dir.join("empty.h5/x")), Some((Status::Io, libc::ENOTDIR)));
-    assert_eq!(status(Path::new("/dev/null")), Some((Status::Io, 0)));
+    assert_eq!(status(Path::new("/dev/null")), Some((Status::Format, 0)));
 }
 
 #[test]
