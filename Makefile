@@ -55,7 +55,7 @@ test: .test-tools .venv/.ready  ## run all tests
 	@$(call cmake_build,ON,all)
 	$(CARGO) test --release --quiet
 	cd build && ctest --output-on-failure -j $(jobs) --timeout 600
-	$(python) -m pytest -q tests/python
+	$(python) -m pytest tests/python
 
 .PHONY: check
 check: build  ## check the format, lints, the header, and the list of symbols
