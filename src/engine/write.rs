@@ -114,8 +114,8 @@ pub(super) fn literals(file: &dyn Handle, layout: &Layout) -> io::Result<()> {
 
 /// How many workers move `blocks`.
 ///
-/// One, unless more are asked for: with idle cores two are faster, but where the trainer keeps the cores busy they
-/// were no faster in the median and far less even.
+/// One, unless more are asked for. A prototype with idle cores was faster with two; with busy ones the runs
+/// disagreed: in two of them two workers were a third and more slower than one, in none clearly faster.
 fn workers(threads: u32, blocks: u64) -> usize {
     u64::from(threads).min(blocks).max(1) as usize
 }
