@@ -73,6 +73,12 @@ impl Options {
     /// own ending that counts, in small letters. An ending that is no format's is unsupported.
     pub(super) fn check_ending(&self, filepath: &str) -> Result<()> {
         let ends = |endings: &[&str]| endings.iter().any(|ending| filepath.ends_with(ending));
+        if filepath.is_empty() {
+            return Err(Error::new(
+                Status::InvalidArgument,
+                "filepath is empty: expected a path for the checkpoints",
+            ));
+        }
         let (status, problem) = match (self.save_weights_only, ends(&WEIGHTS), ends(&MODEL)) {
             (true, true, _) | (false, false, true) => return Ok(()),
             (true, false, true) => {

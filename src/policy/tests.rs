@@ -236,12 +236,13 @@ fn refuses_options_that_make_no_sense() {
         ("m.h5", Options { save_weights_only: true, ..best_only() }),
         ("m.weights.h5", best_only()),
         ("m.safetensors", best_only()),
+        ("", best_only()),
     ];
     for (filepath, options) in bad {
         let error = Policy::new(filepath, options).unwrap_err();
         assert_eq!(error.status(), Status::InvalidArgument, "{filepath}: {error}");
     }
-    for filepath in ["m.KERAS", "m", ""] {
+    for filepath in ["m.KERAS", "m"] {
         let error = Policy::new(filepath, best_only()).unwrap_err();
         assert_eq!(error.status(), Status::Unsupported, "{filepath}: {error}");
     }

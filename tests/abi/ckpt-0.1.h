@@ -473,9 +473,10 @@ enum ckpt_status ckpt_options_set_keep_every(struct ckpt_options *options, uint6
  * @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
  *                         names; "batch" in saves by batches only) and every metric of the logs:
  *                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
- *                         works, digit for digit as CPython prints it; attributes and indices do not. It ends in
- *                         ".weights.h5" with save_weights_only, else in ".keras". A template that can never work is
- *                         CKPT_E_TEMPLATE, and the message shows where.
+ *                         works, digit for digit as CPython prints it; attributes and indices do not. A template that
+ *                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5"
+ *                         with save_weights_only, else in ".keras": the one in place of the other is
+ *                         CKPT_E_INVALID_ARGUMENT, another ending CKPT_E_UNSUPPORTED.
  * @param options_or_null  copied; NULL for Keras' defaults
  * @param out              not NULL; untouched on failure
  */
@@ -542,8 +543,9 @@ const char *ckpt_path(const struct ckpt *session);
  *
  * The file is written under a temporary name in the destination's directory, flushed, and renamed (then the
  * directory is flushed): at every instant, also after a crash, the destination is the whole old file or the whole
- * new one. Missing directories are made. After a failure the old file stands, and what was best is still best, so
- * that the next chance is not lost; the save is no longer due. No lock is held while bytes move.
+ * new one. Missing directories are made. After a failure the old file stands, what was best is still best, and the
+ * save is still due until the next event: it may be tried again. No lock is held while bytes move; a second save
+ * meanwhile, from another thread, is CKPT_E_STATE.
  *
  * @param model  unchanged during the call, as are its buffers
  */
@@ -656,8 +658,8 @@ enum ckpt_status ckpt_model_set_data(struct ckpt_model *model, const char *path,
 /**
  * Sets the config.json of a .keras file: what Keras' model.to_json() gives, or what it wrote into another file.
  *
- * @param config_json  UTF-8; a JSON object with Keras' "class_name" and "config"; copied. Checked here: what is
- *                     not such an object is CKPT_E_INVALID_ARGUMENT.
+ * @param config_json  UTF-8; a JSON object with Keras' "module", "class_name" and "config"; copied. Checked here: what
+ *                     is not such an object is CKPT_E_INVALID_ARGUMENT.
  */
 enum ckpt_status ckpt_model_set_config(struct ckpt_model *model,
                                        const char *config_json);
@@ -726,8 +728,8 @@ enum ckpt_status ckpt_reader_read(const struct ckpt_reader *reader,
  * has them (CKPT_E_FORMAT).
  *
  * Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
- * CKPT_E_MISMATCH, and no buffer is touched. What else the file holds is ignored. After a later failure the
- * content of the buffers is not defined.
+ * CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride 0 is CKPT_E_UNSUPPORTED. What else the file holds
+ * is ignored. After a later failure the content of the buffers is not defined.
  */
 enum ckpt_status ckpt_reader_load(const struct ckpt_reader *reader,
                                   struct ckpt_model *model);
