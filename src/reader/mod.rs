@@ -56,7 +56,7 @@ impl Reader {
     /// damaged, or refers to bytes outside itself (soft and external links, virtual and external datasets);
     /// `Unsupported` if it is packed in a way that Keras does not use.
     pub fn open(path: &Path) -> Result<Reader> {
-        Reader::open_with(path, Library::new(true))
+        Reader::open_with(path, None, Library::new(true))
     }
 
     /// As [`Reader::open`], but never hands anything to the HDF5 library, whose own parser is not made for files
@@ -65,15 +65,15 @@ impl Reader {
     /// # Errors
     /// As [`Reader::open`].
     pub fn open_without_library(path: &Path) -> Result<Reader> {
-        Reader::open_with(path, Library::new(false))
+        Reader::open_with(path, None, Library::new(false))
     }
 
-    fn open_with(path: &Path, library: Library) -> Result<Reader> {
+    fn open_with(path: &Path, only: Option<&str>, library: Library) -> Result<Reader> {
         let source = Source::open(path)?;
-        Reader::from_source(&source, library).map_err(|e| named(&source, e))
+        Reader::from_source(&source, only, library).map_err(|e| named(&source, e))
     }
 
-    fn from_source(source: &Source, mut library: Library) -> Result<Reader> {
+    fn from_source(source: &Source, only: Option<&str>, mut library: Library) -> Result<Reader> {
         let mut magic = [0; zip::MAGIC.len()];
         if source.len() >= magic.len() as u64 {
             source.read_at(0, &mut magic)?;
@@ -96,7 +96,7 @@ impl Reader {
                 (_, Some(_)) => format!("its member '{WEIGHTS}' is not an HDF5 file"),
             }));
         };
-        let tree = hdf5::read(&weights, origin, &mut library)?;
+        let tree = hdf5::read(&weights, origin, only, &mut library)?;
         let mut reader = Reader {
             source: tree.source,
             tensors: Vec::with_capacity(tree.tensors.len()),
@@ -270,6 +270,12 @@ impl Reader {
     }
 }
 
+/// The training state in a checkpoint, where it has one that is whole; what else the file holds is not looked at.
+pub fn training_state(path: &Path) -> Option<Vec<u8>> {
+    let own = Reader::open_with(path, Some(OWN_GROUP), Library::new(false)).ok()?;
+    own.state().ok()?.map(<[u8]>::to_vec)
+}
+
 /// A target that keeps nothing.
 struct Discard(u64);
 
@@ -314,9 +320,4 @@ fn wrong_size(spec: &TensorSpec, given: u64) -> Error {
 fn too_large(spec: &TensorSpec) -> Error {
     let message = format!("tensor '{}' of {} bytes does not fit the address space", spec.path, spec.nbytes());
     Error::new(Status::Unsupported, message)
-}
-
-/// The training state in a checkpoint, where it has one that is whole.
-pub fn training_state(path: &Path) -> Option<Vec<u8>> {
-    Some(Reader::open_without_library(path).ok()?.state().ok()??.to_vec())
 }

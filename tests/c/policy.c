@@ -336,7 +336,7 @@ static void templates(void) {
   ckpt *session = NULL;
   for (size_t i = 0; i < sizeof never / sizeof *never; i++)
     FAILS(ckpt_new(never[i], NULL, &session), CKPT_E_TEMPLATE, never[i]);
-  FAILS(ckpt_new("", NULL, &session), CKPT_E_INVALID_ARGUMENT, ".keras");
+  FAILS(ckpt_new("", NULL, &session), CKPT_E_INVALID_ARGUMENT, "filepath is empty");
   FAILS(ckpt_new("a.txt", NULL, &session), CKPT_E_UNSUPPORTED, "a.txt");
   FAILS(ckpt_new("a.h5", NULL, &session), CKPT_E_UNSUPPORTED, "a.h5");
   FAILS(ckpt_new("a.weights.h5", NULL, &session), CKPT_E_INVALID_ARGUMENT, "save_weights_only");

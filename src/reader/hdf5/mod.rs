@@ -71,8 +71,13 @@ pub(super) fn path_order(a: &str, b: &str) -> std::cmp::Ordering {
     }
 }
 
-/// Lists the tensors of the HDF5 file that begins at `origin`.
-pub(super) fn read(source: &Source, origin: u64, foreign: &mut dyn Foreign) -> Result<Tree> {
+/// Lists the tensors of the HDF5 file that begins at `origin`; with `only`, those under this name at the root.
+pub(super) fn read(
+    source: &Source,
+    origin: u64,
+    only: Option<&str>,
+    foreign: &mut dyn Foreign,
+) -> Result<Tree> {
     let superblock = superblock::read(source, origin)?;
     let mut walk = Walk {
         meta: Metadata::new(&superblock.source),
@@ -88,7 +93,7 @@ pub(super) fn read(source: &Source, origin: u64, foreign: &mut dyn Foreign) -> R
     if let Some(extension) = superblock.extension {
         walk.check_extension(extension)?;
     }
-    let tensors = walk.run(superblock.root)?;
+    let tensors = walk.run(superblock.root, only)?;
     walk.check_overlap()?;
     drop(walk);
     Ok(Tree { source: superblock.source, tensors })
@@ -119,9 +124,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn run(&mut self, root: u64) -> Result<Vec<(TensorSpec, Place)>> {
+    fn run(&mut self, root: u64, only: Option<&str>) -> Result<Vec<(TensorSpec, Place)>> {
         let mut tensors = Vec::new();
-        let mut pending = vec![(String::new(), root)];
+        let mut pending = Vec::new();
+        self.visit(String::new(), root, &mut pending, &mut tensors)?;
+        pending.retain(|(path, _)| only.is_none_or(|only| path == only));
         while let Some((path, address)) = pending.pop() {
             self.visit(path, address, &mut pending, &mut tensors)?;
         }

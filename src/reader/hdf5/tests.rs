@@ -71,7 +71,7 @@ impl Image {
         let source = Source::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let start = Instant::now();
-        let tree = hdf5::read(&source, 0, &mut Nobody);
+        let tree = hdf5::read(&source, 0, None, &mut Nobody);
         assert!(start.elapsed() < Duration::from_secs(2));
         tree
     }
