@@ -553,12 +553,14 @@ enum ckpt_status ckpt_save(struct ckpt *session,
                            const struct ckpt_model *model);
 
 /**
- * Returns when the buffers of all saves may change again: at once in this version, where saves are synchronous.
+ * Returns when the buffers of all saves may change again. In this version, where saves are synchronous, it waits only
+ * for one that another thread is making.
  */
 enum ckpt_status ckpt_wait_buffers(struct ckpt *session);
 
 /**
- * Returns when all saves are durable: at once in this version, where saves are synchronous.
+ * Returns when all saves are durable. In this version, where saves are synchronous, it waits only for one that another
+ * thread is making.
  */
 enum ckpt_status ckpt_wait(struct ckpt *session);
 

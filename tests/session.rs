@@ -169,6 +169,92 @@ fn rules_remove_what_this_session_wrote_and_nothing_else() {
 }
 
 #[test]
+fn one_file_by_two_paths_is_one() {
+    let dir = Scratch::new("aliases");
+    fs::create_dir(dir.0.join("real")).unwrap();
+    for link in ["1", "2"] {
+        std::os::unix::fs::symlink("real", dir.0.join(link)).unwrap();
+    }
+    let mut options = weights_only();
+    options.policy.keep_last = 1;
+    let session = Session::new(&dir.template("{epoch}/x.weights.h5"), options.clone()).unwrap();
+    let mut values = [1.0f32; 5];
+    let model = model(&mut values);
+    for epoch in 0..2 {
+        save(&session, epoch, &[("val_loss", 0.5)], &model);
+    }
+    assert_eq!(state(&dir.0.join("real/x.weights.h5"))["save"], 2);
+    assert_eq!(session.best_path().unwrap(), dir.template("2/x.weights.h5"));
+    // A later session finds it behind the links.
+    let later = Session::new(&dir.template("{epoch}/x.weights.h5"), options).unwrap();
+    save(&later, 1, &[("val_loss", 0.5)], &model);
+    assert_eq!(state(&dir.0.join("real/x.weights.h5"))["save"], 3);
+}
+
+#[test]
+fn what_others_have_replaced_is_left_alone() {
+    let dir = Scratch::new("replaced");
+    let mut options = weights_only();
+    options.policy.keep_last = 1;
+    let lines = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let heard = lines.clone();
+    options.log = Log::new(move |_, line| heard.lock().push(line.to_owned()));
+    let template = dir.template("{epoch}.weights.h5");
+    let first = Session::new(&template, options.clone()).unwrap();
+    let second = Session::new(&template, options).unwrap();
+    let mut values = [1.0f32; 5];
+    let model = model(&mut values);
+    save(&first, 0, &[("loss", 0.5)], &model);
+    save(&second, 0, &[("loss", 0.5)], &model);
+    save(&first, 1, &[("loss", 0.5)], &model);
+    assert_eq!(dir.files(), ["1.weights.h5", "2.weights.h5"]);
+    assert!(lines.lock().iter().any(|line| line.contains("1.weights.h5' is no longer")), "{lines:?}");
+    fs::remove_file(dir.0.join("2.weights.h5")).unwrap();
+    fs::write(dir.0.join("2.weights.h5"), b"somebody's").unwrap();
+    save(&first, 2, &[("loss", 0.5)], &model);
+    assert_eq!(dir.files(), ["1.weights.h5", "2.weights.h5", "3.weights.h5"]);
+}
+
+#[test]
+fn a_save_in_the_log_of_another_outlives_it() {
+    let dir = Scratch::new("reentrant");
+    let slot: Arc<OnceLock<Session>> = Arc::new(OnceLock::new());
+    let inner = slot.clone();
+    let mut values = [1.0f32; 5];
+    let model = Arc::new(model(&mut values));
+    let again = model.clone();
+    let log = Log::new(move |_, line| {
+        if let Some(session) = inner.get()
+            && line.contains("finished saving")
+            && line.contains("0.40")
+        {
+            save(session, 2, &[("val_loss", 0.5)], &again);
+        }
+    });
+    let mut options = Options { log, ..weights_only() };
+    options.policy.keep_last = 1;
+    options.policy.verbose = true;
+    let session =
+        slot.get_or_init(|| Session::new(&dir.template("{val_loss:.2f}.weights.h5"), options).unwrap());
+    save(session, 0, &[("val_loss", 0.5)], &model);
+    save(session, 1, &[("val_loss", 0.4)], &model);
+    assert_eq!(dir.files(), ["0.40.weights.h5", "0.50.weights.h5"]);
+}
+
+#[test]
+fn a_session_looks_only_where_its_template_leads() {
+    let dir = Scratch::new("foreign");
+    for foreign in ["1x", "b", "1/sub"] {
+        fs::create_dir_all(dir.0.join(foreign)).unwrap();
+        fs::write(dir.0.join(foreign).join(".ckpt-tmp-1"), b"not ours").unwrap();
+    }
+    fs::write(dir.0.join("1/.ckpt-tmp-1"), b"ours").unwrap();
+    Session::new(&dir.template("{epoch}/{val/acc:.2f}.weights.h5"), weights_only()).unwrap();
+    let stands = |below: &str| dir.0.join(below).join(".ckpt-tmp-1").exists();
+    assert_eq!(["1x", "b", "1/sub", "1"].map(stands), [true, true, true, false]);
+}
+
+#[test]
 fn preparing_says_early_what_would_fail_late() {
     let dir = Scratch::new("prepare");
     let mut values = [1.0f32; 5];
@@ -179,6 +265,11 @@ fn preparing_says_early_what_would_fail_late() {
     session.prepare(&model).unwrap();
     assert!(dir.0.join("new/dir").is_dir());
     assert_eq!(fs::read_dir(dir.0.join("new/dir")).unwrap().count(), 0);
+
+    fs::create_dir(dir.0.join("taken.keras")).unwrap();
+    let session = Session::new(&dir.template("taken.keras"), Options::default()).unwrap();
+    let error = session.prepare(&model).unwrap_err();
+    assert_eq!((error.status(), error.os()), (Status::Io, 21), "{error}");
 
     fs::write(dir.0.join("file"), b"").unwrap();
     let session = Session::new(&dir.template("file/{epoch}.keras"), Options::default()).unwrap();

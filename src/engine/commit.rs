@@ -10,7 +10,7 @@ use crate::layout::{Layout, Stamp};
 
 use super::buffer::Buffer;
 use super::host::free_space;
-use super::storage::{Info, Kind, Storage, retry};
+use super::storage::{FileId, Info, Kind, Storage, retry};
 use super::temp::TempFile;
 use super::write;
 
@@ -30,9 +30,20 @@ impl Default for WriteOptions {
     }
 }
 
+/// A file that a save has put in place.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Written {
+    /// Where it is, behind symbolic links, from any directory.
+    pub path: PathBuf,
+    /// Which file it is.
+    pub id: FileId,
+}
+
 /// What a save did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct WriteStats {
+    /// The file.
+    pub file: Written,
     /// Bytes of the file.
     pub bytes: u64,
     /// Seconds until the bytes were handed to the system.
@@ -92,21 +103,31 @@ pub fn save(
     } else {
         retry(|| file.flush()).map_err(|e| failed("write", e))?;
     }
-    temp.rename(&path).map_err(|e| failed("replace", e))?;
-    let made = made.keep();
     if options.durable {
-        sync_dirs(storage, dir, &made).map_err(|e| {
-            e.context(format!("'{}' is written and stands, but a loss of power may undo it", path.display()))
+        // Before the rename: should it fail, the directories go again, and the next save knows them to be new.
+        made.sync()?;
+    }
+    let id = retry(|| storage.info(temp.path())).map_err(|e| failed("look at", e))?.id;
+    // From another directory it may not be found then; no reason to lose the save.
+    let real_dir = retry(|| storage.real_path(dir)).unwrap_or_else(|_| dir.to_owned());
+    temp.rename(&path).map_err(|e| failed("replace", e))?;
+    made.keep();
+    if options.durable {
+        retry(|| storage.sync_dir(dir)).map_err(|e| {
+            let stands =
+                format!("'{}' is written and stands, but a loss of power may undo it", path.display());
+            Error::io("sync the directory", dir, &e).context(stands)
         })?;
     }
     Ok(WriteStats {
+        file: Written { path: path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name)), id },
         bytes: size,
         write_secs: (written - start).as_secs_f64(),
         sync_secs: written.elapsed().as_secs_f64(),
     })
 }
 
-/// Finds out whether a file of `bytes` can be made in `dir`, and makes the directory if it is missing.
+/// Finds out whether a file of `bytes` can be made in `dir`, and makes the directory, durably, if it is missing.
 pub fn probe(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<()> {
     let mut made = MadeDirs { storage, dirs: Vec::new() };
     drop(create(storage, dir, &mut made, None)?);
@@ -115,15 +136,30 @@ pub fn probe(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<()> {
         let error = Error::io("save in", dir, &cause);
         return Err(error.context(format!("a checkpoint has {bytes} bytes, but {free} are free")));
     }
+    made.sync()?;
     made.keep();
     Ok(())
 }
 
-/// Removes a checkpoint. One that is not there is no error.
-pub fn remove(storage: &dyn Storage, path: &Path) -> Result<()> {
-    match retry(|| storage.remove(path)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, &e)),
-        _ => Ok(()),
+/// Finds out whether `path` can be that of a checkpoint, as [`save`] does.
+pub fn check(storage: &dyn Storage, path: &Path) -> Result<()> {
+    destination(storage, path).map(|_| ())
+}
+
+/// Removes a file that a save has put in place, if it still is that file: `false` if somebody has removed or
+/// replaced it since.
+pub fn remove(storage: &dyn Storage, file: &Written) -> Result<bool> {
+    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    match retry(|| storage.info(&file.path)) {
+        Ok(info) if info.id != file.id => return Ok(false),
+        Err(e) if !gone(&e) => return Err(Error::io("remove", &file.path, &e)),
+        Err(_) => return Ok(false),
+        Ok(_) => {}
+    }
+    match retry(|| storage.remove(&file.path)) {
+        Err(e) if gone(&e) => Ok(false),
+        Err(e) => Err(Error::io("remove", &file.path, &e)),
+        Ok(()) => Ok(true),
     }
 }
 
@@ -182,14 +218,6 @@ fn create<'a>(
     file.map_err(|e| Error::io("create a file in", dir, &e))
 }
 
-/// Syncs `dir`, and the directories in which new ones were made.
-fn sync_dirs(storage: &dyn Storage, dir: &Path, made: &[PathBuf]) -> Result<()> {
-    for dir in std::iter::once(dir).chain(made.iter().rev().map(|d| parent(d))) {
-        retry(|| storage.sync_dir(dir)).map_err(|e| Error::io("sync the directory", dir, &e))?;
-    }
-    Ok(())
-}
-
 /// The directory that `path` is in.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -199,7 +227,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// The directories that a save has made, outermost first. Dropped before [`MadeDirs::keep`], they are removed:
-/// a later save then makes them again, and knows to sync what they are in.
+/// a later save then makes them again, and syncs what they are in.
 struct MadeDirs<'a> {
     storage: &'a dyn Storage,
     dirs: Vec<PathBuf>,
@@ -224,8 +252,16 @@ impl MadeDirs<'_> {
         Ok(())
     }
 
-    fn keep(mut self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.dirs)
+    /// Syncs what they are in, the innermost first.
+    fn sync(&self) -> Result<()> {
+        for dir in self.dirs.iter().rev().map(|made| parent(made)) {
+            retry(|| self.storage.sync_dir(dir)).map_err(|e| Error::io("sync the directory", dir, &e))?;
+        }
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.dirs.clear();
     }
 }
 

@@ -31,6 +31,19 @@ pub struct Info {
     pub kind: Kind,
     /// The permission bits, `0o777` at most.
     pub mode: u32,
+    /// Which file it is, and whether it has been written since.
+    pub id: FileId,
+}
+
+/// Which file it is, in the state that it is in: another file, and the same one once it has been written to, differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileId {
+    /// Device and inode.
+    pub inode: (u64, u64),
+    /// Bytes.
+    pub size: u64,
+    /// When it was last written: seconds and nanoseconds.
+    pub modified: (i64, i64),
 }
 
 /// The file system as a save sees it.
@@ -42,6 +55,8 @@ pub trait Storage: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>>;
     /// What `path` names; a link is not followed.
     fn info(&self, path: &Path) -> io::Result<Info>;
+    /// The path without links and relative parts, so that it means the same from any directory.
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf>;
     /// Where a symbolic link points.
     fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
     /// Gives a file another name in place of what had it.
@@ -132,7 +147,12 @@ impl Storage for Disk {
             t if t.is_symlink() => Kind::Link,
             _ => Kind::Other,
         };
-        Ok(Info { kind, mode: m.mode() & 0o777 })
+        let id = FileId { inode: (m.dev(), m.ino()), size: m.len(), modified: (m.mtime(), m.mtime_nsec()) };
+        Ok(Info { kind, mode: m.mode() & 0o777, id })
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {

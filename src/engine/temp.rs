@@ -51,6 +51,11 @@ impl<'a> TempFile<'a> {
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "no name for a temporary file is free"))
     }
 
+    /// Its name so far.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The open file.
     pub fn handle(&self) -> &dyn Handle {
         &*self.handle

@@ -112,12 +112,13 @@ pub(super) fn literals(file: &dyn Handle, layout: &Layout) -> io::Result<()> {
     Ok(())
 }
 
-/// How many workers move `blocks`.
-///
-/// One, unless more are asked for. A prototype with idle cores was faster with two; with busy ones the runs
-/// disagreed: in two of them two workers were a third and more slower than one, in none clearly faster.
+/// How many workers move `blocks`. Two help: one packs and checksums while the other is in the kernel.
 fn workers(threads: u32, blocks: u64) -> usize {
-    u64::from(threads).min(blocks).max(1) as usize
+    let wanted = match threads {
+        0 => thread::available_parallelism().map_or(1, usize::from).min(2),
+        n => n as usize,
+    };
+    wanted.min(usize::try_from(blocks).unwrap_or(usize::MAX)).max(1)
 }
 
 /// The checksum of a part of a tensor that is in more than one block.

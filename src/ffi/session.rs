@@ -245,21 +245,25 @@ pub unsafe extern "C" fn ckpt_save(session: *mut ckpt, model: Option<&ckpt_model
     })
 }
 
-/// Returns when the buffers of all saves may change again: at once in this version, where saves are synchronous.
+/// Returns when the buffers of all saves may change again. In this version, where saves are synchronous, it waits only
+/// for one that another thread is making.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_wait_buffers(session: *mut ckpt) -> ckpt_status {
     guard("ckpt_wait_buffers", || {
         // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
-        unsafe { open(session) }.map(|_| ())
+        unsafe { open(session) }?.session.wait();
+        Ok(())
     })
 }
 
-/// Returns when all saves are durable: at once in this version, where saves are synchronous.
+/// Returns when all saves are durable. In this version, where saves are synchronous, it waits only for one that another
+/// thread is making.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_wait(session: *mut ckpt) -> ckpt_status {
     guard("ckpt_wait", || {
         // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
-        unsafe { open(session) }.map(|_| ())
+        unsafe { open(session) }?.session.wait();
+        Ok(())
     })
 }
 

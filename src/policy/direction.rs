@@ -12,18 +12,6 @@ pub enum Mode {
     Max = 2,
 }
 
-impl Mode {
-    /// The mode with this number.
-    pub fn from_code(code: i64) -> Option<Mode> {
-        match code {
-            0 => Some(Mode::Auto),
-            1 => Some(Mode::Min),
-            2 => Some(Mode::Max),
-            _ => None,
-        }
-    }
-}
-
 /// Which way is better; Keras calls it so too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {

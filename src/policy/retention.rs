@@ -8,7 +8,7 @@ use super::options::Options;
 /// A checkpoint that is durable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// The file.
+    /// The file, always by the same path.
     pub path: String,
     /// The save counter: the larger is the newer.
     pub counter: u64,
@@ -64,7 +64,7 @@ impl Retention {
 
     /// A save is durable: takes it over, and lets go of the checkpoints that no rule keeps. Their files are to be
     /// deleted.
-    pub fn saved(&mut self, record: Record) -> Vec<String> {
+    pub fn saved(&mut self, record: Record) -> Vec<Record> {
         self.adopt(record);
         if (self.keep_last, self.keep_best, self.keep_every) == (0, 0, 0) {
             return Vec::new();
@@ -81,7 +81,7 @@ impl Retention {
             let stays = place >= last || is_nth_epoch || best.contains(&r.counter);
             place += 1;
             if !stays {
-                gone.push(r.path.clone());
+                gone.push(r.clone());
             }
             stays
         });
@@ -126,7 +126,7 @@ mod tests {
         }
         let kept: Vec<u64> = retention.records().iter().map(|r| r.counter).collect();
         assert_eq!(kept.len() + gone.len(), values.len(), "each is kept or gone, once");
-        assert!(kept.iter().all(|c| !gone.contains(&c.to_string())));
+        assert!(kept.iter().all(|c| gone.iter().all(|g: &Record| g.counter != *c)));
         kept
     }
 
@@ -169,6 +169,6 @@ mod tests {
         assert_eq!(r.newest().map(|n| n.counter), Some(7));
         assert_eq!(r.best().map(|b| b.counter), Some(3));
         assert!(r.saved(Record { epoch: 0, ..record(8, 9.0) }).is_empty());
-        assert_eq!(r.saved(record(9, 8.0)), ["7"]);
+        assert_eq!(r.saved(record(9, 8.0)), [record(7, 1.0)]);
     }
 }

@@ -103,7 +103,7 @@ impl Model {
 
     /// Fills every tensor from a checkpoint. Everything is compared before the first byte is touched.
     pub fn load(&mut self, reader: &Reader, threads: u32) -> Result<()> {
-        let mut targets: Vec<(usize, &dyn Target)> = Vec::with_capacity(self.buffers.len());
+        let mut targets = Vec::with_capacity(self.buffers.len());
         for (want, buffer) in self.schema.tensors().iter().zip(&self.buffers) {
             let path = &want.path;
             let Some(index) = reader.find(path) else {
@@ -128,21 +128,26 @@ impl Model {
                     format!("tensor '{path}' has a stride of 0: it can be saved, not loaded into"),
                 ));
             }
-            targets.push((index, buffer as &dyn Target));
+            targets.push((index, Destination(buffer)));
         }
+        let targets: Vec<(usize, &dyn Target)> =
+            targets.iter().map(|(i, t)| (*i, t as &dyn Target)).collect();
         reader.load(&targets, threads)
     }
 }
 
-impl Target for Buffer {
+/// A buffer that is loaded into.
+struct Destination<'a>(&'a Buffer);
+
+impl Target for Destination<'_> {
     fn nbytes(&self) -> u64 {
-        Buffer::nbytes(self)
+        self.0.nbytes()
     }
 
     fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
         // SAFETY: the reader fills each range once, on one thread; whoever made the buffer promised that nobody
         // else uses its memory during a load, which has the model to itself.
-        unsafe { Buffer::fill(self, offset, len, read) }
+        unsafe { self.0.fill(offset, len, read) }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The checkpointing session: events in, saves out.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-use crate::engine::{self, Disk, WriteOptions};
+use crate::engine::{self, Disk, WriteOptions, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
 use crate::policy::{self, Due, Level, Logs, Policy, Record, Retention};
@@ -54,17 +55,28 @@ pub struct Session {
     write: WriteOptions,
     log: Log,
     core: Mutex<Core>,
+    /// Told when `Core::saving` ends.
+    saved: Condvar,
 }
 
 /// What the session's lock guards. It is never held while bytes move or the log function runs.
 struct Core {
     policy: Policy,
     retention: Retention,
-    /// Whether a save is being made.
+    /// The files of the records in `retention`, by their save counters.
+    files: HashMap<u64, Saved>,
+    /// Whether a save is being made, or what it made superfluous is being removed.
     saving: bool,
     /// Saves of the template so far, those of earlier sessions included.
     saves: u64,
     stats: Option<Stats>,
+}
+
+/// A checkpoint that this session wrote.
+struct Saved {
+    /// The path as the template made it.
+    shown: String,
+    file: Written,
 }
 
 impl Session {
@@ -79,7 +91,15 @@ impl Session {
             format,
             write: WriteOptions { threads: options.threads, durable: options.durable },
             log,
-            core: Mutex::new(Core { policy, retention, saving: false, saves, stats: None }),
+            core: Mutex::new(Core {
+                policy,
+                retention,
+                files: HashMap::new(),
+                saving: false,
+                saves,
+                stats: None,
+            }),
+            saved: Condvar::new(),
         };
         session.tell();
         Ok(session)
@@ -124,19 +144,18 @@ impl Session {
             }
             let ticket = core.policy.accept()?;
             core.saving = true;
-            let counter = core.saves + 1;
+            // A number is never used twice: a save that fails late may have left its file.
+            core.saves += 1;
             let monitor = &core.policy.options().monitor;
-            let state = TrainingState::of(counter, monitor, ticket.due(), &core.policy.state()).to_json();
-            (ticket, state, counter)
+            let state = TrainingState::of(core.saves, monitor, ticket.due(), &core.policy.state()).to_json();
+            (ticket, state, core.saves)
         };
         let Due { path, epoch, value, .. } = ticket.due().clone();
         let written = model.write(Path::new(&path), self.format, state, &self.write);
-        let dropped = {
+        let (result, dropped) = {
             let mut core = self.core.lock();
-            core.saving = false;
-            match &written {
+            match written {
                 Ok(stats) => {
-                    core.saves = counter;
                     core.stats = Some(Stats {
                         bytes: stats.bytes,
                         stall_secs: begin.elapsed().as_secs_f64(),
@@ -144,27 +163,29 @@ impl Session {
                         sync_secs: stats.sync_secs,
                     });
                     core.policy.confirm(ticket);
-                    core.retention.saved(Record { path, counter, epoch, value })
+                    let file = stats.file.path.to_string_lossy().into_owned();
+                    core.files.insert(counter, Saved { shown: path, file: stats.file });
+                    (Ok(()), core.keep(Record { path: file, counter, epoch, value }))
                 }
-                Err(_) => {
+                Err(error) => {
                     core.policy.give_back(ticket);
-                    Vec::new()
+                    (Err(error), Vec::new())
                 }
             }
         };
+        // Before the next save may begin: it could be one to the path of a file that goes.
+        let removed: Vec<(Level, String)> = dropped.iter().map(remove).collect();
+        self.core.lock().saving = false;
+        self.saved.notify_all();
         self.tell();
-        for path in &dropped {
-            self.drop_file(path);
-        }
-        written.map(|_| ())
+        removed.iter().for_each(|(level, line)| self.log.line(*level, line));
+        result
     }
 
-    /// Removes a file that no rule keeps. A failure is logged: the save that brought it about has succeeded.
-    fn drop_file(&self, path: &str) {
-        match engine::remove(&Disk, Path::new(path)) {
-            Ok(()) => self.log.line(Level::Debug, &format!("removed '{path}': no keep_* rule keeps it")),
-            Err(e) => self.log.line(Level::Warn, e.message()),
-        }
+    /// Waits for a save that another thread is making.
+    pub fn wait(&self) {
+        let mut core = self.core.lock();
+        self.saved.wait_while(&mut core, |core| core.saving);
     }
 
     /// The value to beat.
@@ -179,24 +200,27 @@ impl Session {
     /// The file of the best save that still stands.
     pub fn best_path(&self) -> Result<String> {
         let core = self.core.lock();
-        let best = core.retention.best().map(|record| record.path.clone());
-        best.ok_or_else(|| {
-            let monitor = &core.policy.options().monitor;
-            Error::new(Status::NotFound, format!("there is no save with '{monitor}' in its logs yet"))
-        })
+        core.best_file().map(|best| best.shown.clone())
     }
 
     /// Loads the file of the best save.
     pub fn load_best(&self, model: &mut Model) -> Result<()> {
-        let path = self.best_path()?;
-        let reader = Reader::open(Path::new(&path))?;
-        model.load(&reader, self.write.threads).map_err(|e| e.context(format_args!("'{path}'")))
+        let path = self.core.lock().best_file()?.file.path.clone();
+        let reader = Reader::open(&path)?;
+        model.load(&reader, self.write.threads).map_err(|e| e.context(format_args!("'{}'", path.display())))
     }
 
     /// Finds out now what would fail at the first save, and computes the layout.
     pub fn prepare(&self, model: &Model) -> Result<()> {
         let bytes = model.prepare(self.format)?;
-        let dir = self.core.lock().policy.template().fixed_dir().to_owned();
+        let (dir, file) = {
+            let core = self.core.lock();
+            let template = core.policy.template();
+            (template.fixed_dir().to_owned(), template.constant())
+        };
+        if let Some(file) = file {
+            engine::check(&Disk, Path::new(&file))?;
+        }
         engine::probe(&Disk, Path::new(if dir.is_empty() { "." } else { &dir }), bytes)
     }
 
@@ -211,5 +235,34 @@ impl Session {
         for note in notes {
             self.log.line(note.level, &note.text);
         }
+    }
+}
+
+impl Core {
+    /// Takes a durable save over; gives the files that no rule keeps any more.
+    fn keep(&mut self, record: Record) -> Vec<Saved> {
+        let dropped = self.retention.saved(record);
+        let dropped = dropped.iter().filter_map(|record| self.files.remove(&record.counter)).collect();
+        // Files that were saved over have no record any more.
+        let standing: HashSet<u64> = self.retention.records().iter().map(|r| r.counter).collect();
+        self.files.retain(|counter, _| standing.contains(counter));
+        dropped
+    }
+
+    fn best_file(&self) -> Result<&Saved> {
+        self.retention.best().and_then(|record| self.files.get(&record.counter)).ok_or_else(|| {
+            let monitor = &self.policy.options().monitor;
+            Error::new(Status::NotFound, format!("no save stands that had '{monitor}' in its logs"))
+        })
+    }
+}
+
+/// Removes a file that no rule keeps, and says what became of it: the save that brought it about has succeeded.
+fn remove(saved: &Saved) -> (Level, String) {
+    let path = &saved.shown;
+    match engine::remove(&Disk, &saved.file) {
+        Ok(true) => (Level::Debug, format!("removed '{path}': no keep_* rule keeps it")),
+        Ok(false) => (Level::Warn, format!("'{path}' is no longer the file of this session: left alone")),
+        Err(e) => (Level::Warn, e.message().to_owned()),
     }
 }

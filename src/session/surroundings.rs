@@ -1,7 +1,7 @@
 //! What a session finds where its files will go: leftovers of saves that were cut off, and earlier checkpoints.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::engine::{self, Disk};
 use crate::policy::{Level, Template};
@@ -14,11 +14,13 @@ use super::state::save_counter;
 /// of the checkpoints that it could have written; 0 where there is none. What fails is logged: the first save will
 /// say it again where it matters.
 pub fn look_around(template: &Template, log: &Log) -> u64 {
-    let fixed = template.fixed_dir();
-    let below = template.source().get(fixed.len()..).unwrap_or_default().trim_start_matches('/');
-    let top = if fixed.is_empty() && !template.source().starts_with('/') { "." } else { fixed };
+    let top = match template.fixed_dir() {
+        "" => String::new(),
+        dir if dir.ends_with('/') => dir.to_owned(),
+        dir => format!("{dir}/"),
+    };
     let mut visit = Visit { template, log, newest: 0 };
-    visit.directory(Path::new(if top.is_empty() { "/" } else { top }), fixed, below.matches('/').count());
+    visit.directory(&top, template.source().matches('/').count());
     visit.newest
 }
 
@@ -29,10 +31,12 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    /// Looks into `dir`, which paths of the template begin with as `prefix`, and `depth` levels below.
-    fn directory(&mut self, dir: &Path, prefix: &str, depth: usize) {
+    /// Looks into the directory that `prefix`, with its slash, names ("" is the current one), and into those below
+    /// that the template leads to, `depth` levels at most. Links are followed, as a save follows them.
+    fn directory(&mut self, prefix: &str, depth: usize) {
+        let dir = Path::new(if prefix.is_empty() { "." } else { prefix });
         match engine::sweep(&Disk, dir) {
-            Ok(removed) => removed.iter().for_each(|path: &PathBuf| {
+            Ok(removed) => removed.iter().for_each(|path| {
                 let line = format!("removed '{}', left by a save that was cut off", path.display());
                 self.log.line(Level::Debug, &line);
             }),
@@ -40,14 +44,18 @@ impl Visit<'_> {
         }
         let Ok(entries) = fs::read_dir(dir) else { return };
         for entry in entries.flatten() {
-            let Ok(kind) = entry.file_type() else { continue };
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let slash = if prefix.is_empty() && !dir.has_root() { "" } else { "/" };
-            let path = format!("{prefix}{slash}{name}");
-            if kind.is_dir() && depth > 0 {
-                self.directory(&entry.path(), &path, depth - 1);
-            } else if kind.is_file() && self.template.matches(&path) {
-                let state = reader::training_state(&entry.path());
+            let path = format!("{prefix}{name}");
+            let below = format!("{path}/");
+            let (is_dir, is_file) = (self.template.begins(&below), self.template.matches(&path));
+            if !is_dir && !is_file {
+                continue;
+            }
+            let Ok(what) = fs::metadata(&path) else { continue };
+            if what.is_dir() && is_dir && depth > 0 {
+                self.directory(&below, depth - 1);
+            } else if what.is_file() && is_file {
+                let state = reader::training_state(Path::new(&path));
                 self.newest = self.newest.max(state.as_deref().and_then(save_counter).unwrap_or(0));
             }
         }

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ckpt::engine::storage::{Handle, Info, Kind};
+use ckpt::engine::storage::{FileId, Handle, Info, Kind};
 use ckpt::engine::{Storage, sweep};
 
 /// What a name stands for.
@@ -217,13 +217,17 @@ impl Storage for Mem {
 
     fn info(&self, path: &Path) -> io::Result<Info> {
         let s = self.call("info")?;
-        let (kind, mode) = match s.names.get(path) {
+        let (kind, mode, inode) = match s.names.get(path) {
             None => return Err(errno(libc::ENOENT)),
-            Some(Node::Dir) => (Kind::Dir, 0o755),
-            Some(Node::Link(_)) => (Kind::Link, 0o777),
-            Some(&Node::File(i)) => (Kind::File, s.inodes[i].mode),
+            Some(Node::Dir) => (Kind::Dir, 0o755, 0),
+            Some(Node::Link(_)) => (Kind::Link, 0o777, 0),
+            Some(&Node::File(i)) => (Kind::File, s.inodes[i].mode, i as u64 + 1),
         };
-        Ok(Info { kind, mode })
+        Ok(Info { kind, mode, id: FileId { inode: (0, inode), ..FileId::default() } })
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        self.call("real_path").map(|_| path.to_owned())
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {

@@ -7,18 +7,41 @@ use super::spec::{Kind, Spec};
 /// compared, and a field may be any run of the characters that its spec yields.
 pub(super) fn matches(parts: &[Part], path: &str) -> bool {
     let path: Vec<char> = path.chars().collect();
-    // reached[i]: the parts so far may have written the first i characters.
-    let mut reached = vec![false; path.len() + 1];
-    if let Some(start) = reached.first_mut() {
-        *start = true;
-    }
+    let mut reached = at_start(&path);
     for part in parts {
-        reached = match part {
-            Part::Literal(text) => after_literal(&reached, &path, text),
-            Part::Field(field) => after_field(&reached, &path, field),
-        };
+        reached = after(part, &reached, &path);
     }
     reached.last() == Some(&true)
+}
+
+/// May a path of the template begin with `prefix`? Says yes and no as [`matches`] does.
+pub(super) fn begins(parts: &[Part], prefix: &str) -> bool {
+    let prefix: Vec<char> = prefix.chars().collect();
+    let mut reached = at_start(&prefix);
+    for part in parts {
+        let goes_on = |rest: &[char]| match part {
+            Part::Literal(text) => text.chars().zip(rest).filter(|(a, b)| a == *b).count() == rest.len(),
+            Part::Field(field) => rest.iter().all(|&c| field.yields(c)),
+        };
+        let mut starts = reached.iter().enumerate().filter(|(_, reached)| **reached);
+        if starts.any(|(start, _)| prefix.get(start..).is_some_and(goes_on)) {
+            return true;
+        }
+        reached = after(part, &reached, &prefix);
+    }
+    false
+}
+
+/// `reached[i]`: the parts so far may have written the first i characters.
+fn at_start(path: &[char]) -> Vec<bool> {
+    (0..=path.len()).map(|i| i == 0).collect()
+}
+
+fn after(part: &Part, reached: &[bool], path: &[char]) -> Vec<bool> {
+    match part {
+        Part::Literal(text) => after_literal(reached, path, text),
+        Part::Field(field) => after_field(reached, path, field),
+    }
 }
 
 fn after_literal(reached: &[bool], path: &[char], literal: &str) -> Vec<bool> {

@@ -86,6 +86,20 @@ impl Template {
         matching::matches(&self.parts, path)
     }
 
+    /// Could a path of this template begin with these characters? As cautious as [`Template::matches`].
+    pub fn begins(&self, prefix: &str) -> bool {
+        matching::begins(&self.parts, prefix)
+    }
+
+    /// The only path of a template without fields.
+    pub fn constant(&self) -> Option<String> {
+        let literal = |part: &Part| match part {
+            Part::Literal(text) => Some(text.clone()),
+            Part::Field(_) => None,
+        };
+        self.parts.iter().map(literal).collect()
+    }
+
     /// What works only where the logs hold a name that is otherwise ours: a float's spec on an integer.
     pub(super) fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
