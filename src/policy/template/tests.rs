@@ -221,6 +221,15 @@ fn matches_takes_what_it_may_have_written_and_little_else() {
     assert!(!parse("{epoch}").unwrap().matches("best"));
     assert!(parse("{epoch:c}").unwrap().matches("/"));
     assert!(parse("plain.keras").unwrap().matches("plain.keras"));
+    let template = parse("run/{epoch:02d}-{val/acc:.2f}/b/{loss:.1f}.keras").unwrap();
+    for prefix in ["", "ru", "run/", "run/07", "run/07-0.25/", "run/07-0.25/b/", "run/07-0.25/b/0.5.k"] {
+        assert!(template.begins(prefix), "{prefix}");
+    }
+    for prefix in ["x", "run//", "run/07/", "run/x7-0.25/", "run/07-0.25/c/", "run/07-0.25/b/b/", "runs/"] {
+        assert!(!template.begins(prefix), "{prefix}");
+    }
+    assert_eq!(template.constant(), None);
+    assert_eq!(parse("{{x}}.keras").unwrap().constant().as_deref(), Some("{x}.keras"));
     // Fields side by side: not exponential.
     let many = parse(&"{x}".repeat(200)).unwrap();
     assert!(!many.matches(&format!("{}!", "1".repeat(1000))));
