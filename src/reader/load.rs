@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::{Place, Reader};
 use crate::error::{Error, Result, Status};
-use crate::reader::source::Source;
+use crate::reader::source::{Source, zeros};
 
 /// Memory that a tensor is read into.
 pub trait Target: Sync {
@@ -107,7 +107,7 @@ fn fill_foreign(reader: &Reader, tensor: usize, header: u64, target: &dyn Target
                 reader.library.read(header, spec, dst)?;
             } else {
                 if whole.is_empty() {
-                    whole.resize(len, 0);
+                    whole = zeros(len)?;
                     reader.library.read(header, spec, &mut whole)?;
                 }
                 let piece = whole.get(done..).and_then(|rest| rest.get(..dst.len()));

@@ -21,7 +21,7 @@ pub use self::load::Target;
 use self::checksums::Checksums;
 use self::hdf5::Place;
 use self::library::Library;
-use self::source::{Source, damaged};
+use self::source::{Source, damaged, zeros};
 use self::zip::Archive;
 use crate::error::{Error, Result, Status};
 use crate::tensor::{Dtype, TensorSpec, shape_text};
@@ -262,7 +262,7 @@ impl Reader {
                 if spec.nbytes() > self.source.len() {
                     return Err(damaged(format!("its '{}' is larger than the file", spec.path)));
                 }
-                let mut bytes = vec![0; len];
+                let mut bytes = zeros(len)?;
                 self.library.read(header, spec, &mut bytes)?;
                 Ok(bytes)
             }

@@ -80,7 +80,7 @@ impl Heaps {
         }
         let object = u16::try_from(index).ok().and_then(|i| self.objects.get(&i));
         match object {
-            Some(&(at, size)) if u64::from(len) <= size => Ok(meta.get(at, u64::from(len))?.to_vec()),
+            Some(&(at, size)) if u64::from(len) <= size => meta.get_vec(at, u64::from(len)),
             _ => Err(damaged(format!("string {index} is not in the global heap that it is said to be in"))),
         }
     }

@@ -3,14 +3,20 @@
 use super::cursor::{Cursor, until_nul};
 use super::header::{Header, kind};
 use super::metadata::Metadata;
-use crate::error::Result;
-use crate::reader::source::damaged;
+use crate::error::{Error, Result};
+use crate::reader::source::{damaged, reserve};
 
 /// A hard link: a name, and the address of the object header it leads to.
 pub(in crate::reader) struct Link {
     pub name: String,
     pub header: u64,
 }
+
+/// Bytes of a link in a symbol table.
+const SYMBOL: u64 = 40;
+
+/// Bytes of a link that is in a fractal heap, in the index of that: the heap itself may be compressed.
+pub(super) const DENSE: u64 = 11;
 
 /// Where the links of a group are.
 pub(super) enum Links {
@@ -38,6 +44,7 @@ pub(super) fn links(meta: &mut Metadata, header: &Header) -> Result<Links> {
         return Ok(Links::Dense);
     }
     for m in header.messages().filter(|m| m.kind == kind::LINK) {
+        meta.claim(m.body.len() as u64)?;
         found.push(link_message(m.body)?);
     }
     Ok(Links::Listed(found))
@@ -76,15 +83,41 @@ fn symbol_table(meta: &mut Metadata, tree: u64, heap: u64, found: &mut Vec<Link>
     c.magic(b"HEAP", "local heap")?;
     c.u32()?;
     let (size, _, address) = (c.u64()?, c.u64()?, c.u64()?);
-    let names = meta.get(address, size)?.to_vec();
+    let bytes = meta.get_vec(address, size)?;
+    let mut names = Names { left: bytes.len(), bytes };
     let mut root = Cursor::new(meta.get(tree, 24)?);
     root.magic(b"TREE\0", "B-tree")?;
     let level = root.u8()?;
-    tree_node(meta, tree, level, &names, found)
+    tree_node(meta, tree, level, &mut names, found)
+}
+
+/// The local heap of a symbol table.
+struct Names {
+    bytes: Vec<u8>,
+    /// Bytes that are not yet taken by a name: no two links share one.
+    left: usize,
+}
+
+impl Names {
+    fn get(&mut self, offset: u64) -> Result<String> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let tail = self.bytes.get(start..);
+        let name = name(until_nul(tail.ok_or_else(|| damaged("the name of a link lies outside its heap"))?))?;
+        let left = self.left.checked_sub(name.len());
+        self.left = left.ok_or_else(|| damaged("the names of a group are longer than their heap"))?;
+        Ok(name)
+    }
 }
 
 /// Walks a B-tree node. Levels fall by one at each step, so that the recursion ends.
-fn tree_node(meta: &mut Metadata, at: u64, level: u8, names: &[u8], found: &mut Vec<Link>) -> Result<()> {
+fn tree_node(
+    meta: &mut Metadata,
+    at: u64,
+    level: u8,
+    names: &mut Names,
+    found: &mut Vec<Link>,
+) -> Result<()> {
+    meta.visit(at)?;
     let mut c = Cursor::new(meta.get(at, 24)?);
     c.magic(b"TREE\0", "B-tree")?;
     if c.u8()? != level {
@@ -92,7 +125,7 @@ fn tree_node(meta: &mut Metadata, at: u64, level: u8, names: &[u8], found: &mut 
     }
     let used = u64::from(c.u16()?);
     // Keys and children alternate; the last key is not needed.
-    let entries = meta.get(at.saturating_add(24), used * 16)?.to_vec();
+    let entries = meta.get_vec(at.saturating_add(24), used * 16)?;
     let mut c = Cursor::new(&entries);
     for _ in 0..used {
         c.u64()?;
@@ -105,22 +138,26 @@ fn tree_node(meta: &mut Metadata, at: u64, level: u8, names: &[u8], found: &mut 
     Ok(())
 }
 
-fn symbol_node(meta: &mut Metadata, at: u64, names: &[u8], found: &mut Vec<Link>) -> Result<()> {
-    const SYMBOL: u64 = 40;
+fn symbol_node(meta: &mut Metadata, at: u64, names: &mut Names, found: &mut Vec<Link>) -> Result<()> {
+    meta.visit(at)?;
     let mut c = Cursor::new(meta.get(at, 8)?);
     c.magic(b"SNOD\x01", "node of a symbol table")?;
     c.u8()?;
     let used = u64::from(c.u16()?);
+    meta.claim(used * SYMBOL)?;
+    reserve(found, used as usize)?;
     let mut c = Cursor::new(meta.get(at.saturating_add(8), used * SYMBOL)?);
     let mut length = 0;
     for _ in 0..used {
         let (offset, header, cache) = (c.u64()?, c.u64()?, c.u32()?);
         c.take(20)?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let tail = names.get(start..).ok_or_else(|| damaged("the name of a link lies outside its heap"))?;
-        let name = name(until_nul(tail))?;
+        let name = names.get(offset)?;
         if cache == 2 {
             return Err(not_hard(&name, true));
+        }
+        // Told here already, so that the zeros of a hole in the file are not collected as links.
+        if found.last().is_some_and(|last| last.name == name) {
+            return Err(twice(&name));
         }
         length += name.len() as u64;
         found.push(Link { name, header });
@@ -135,8 +172,13 @@ fn name(bytes: &[u8]) -> Result<String> {
     }
 }
 
+/// The refusal of a group in which a name stands twice.
+pub(super) fn twice(name: &str) -> Error {
+    damaged(format!("the name '{name}' stands in it twice"))
+}
+
 /// The refusal of a link that is not a hard one.
-pub(in crate::reader) fn not_hard(name: &str, soft: bool) -> crate::error::Error {
+pub(in crate::reader) fn not_hard(name: &str, soft: bool) -> Error {
     let what = if soft { "soft" } else { "external or user-defined" };
     damaged(format!(
         "link '{name}' is a {what} link: only hard links are read, the others can lead elsewhere"

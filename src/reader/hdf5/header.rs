@@ -6,7 +6,7 @@ use super::checksum::verified;
 use super::cursor::Cursor;
 use super::metadata::Metadata;
 use crate::error::Result;
-use crate::reader::source::damaged;
+use crate::reader::source::{damaged, reserve};
 
 /// The kinds of messages that matter here.
 pub(super) mod kind {
@@ -135,7 +135,9 @@ impl Header {
     /// Appends a chunk; returns where it begins in `bytes`.
     fn append(&mut self, meta: &mut Metadata, address: u64, len: u64) -> Result<usize> {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(meta.get(address, len)?);
+        let chunk = meta.get(address, len)?;
+        reserve(&mut self.bytes, chunk.len())?;
+        self.bytes.extend_from_slice(chunk);
         Ok(start)
     }
 

@@ -1,7 +1,9 @@
 //! The file's metadata, read through a small cache of pages and within a budget.
 
-use crate::error::Result;
-use crate::reader::source::{Source, damaged};
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::reader::source::{Source, damaged, reserve};
 
 const PAGE: u64 = 64 << 10;
 const SLOTS: u64 = 64;
@@ -19,13 +21,18 @@ pub(super) struct Metadata<'a> {
     pages: Vec<Option<Page>>,
     scratch: Vec<u8>,
     budget: u64,
+    /// Bytes that are not yet taken by a link.
+    unclaimed: u64,
+    /// The nodes of groups that were visited.
+    nodes: HashSet<u64>,
 }
 
 impl<'a> Metadata<'a> {
     pub fn new(source: &'a Source) -> Metadata<'a> {
         let budget = source.len().saturating_mul(4).saturating_add(16 << 20);
         let pages = (0..SLOTS).map(|_| None).collect();
-        Metadata { source, pages, scratch: Vec::new(), budget }
+        let (scratch, nodes) = (Vec::new(), HashSet::new());
+        Metadata { source, pages, scratch, budget, unclaimed: source.len(), nodes }
     }
 
     /// Bytes that addresses can reach.
@@ -37,9 +44,37 @@ impl<'a> Metadata<'a> {
     pub fn charge(&mut self, work: u64) -> Result<()> {
         match self.budget.checked_sub(work) {
             Some(left) => self.budget = left,
-            None => return Err(damaged("its HDF5 metadata refers to the same bytes over and over")),
+            None => return Err(again()),
         }
         Ok(())
+    }
+
+    /// Notes that a walk comes to the node at `address`, which has one parent: once is enough.
+    pub fn visit(&mut self, address: u64) -> Result<()> {
+        if self.nodes.insert(address) { Ok(()) } else { Err(again()) }
+    }
+
+    /// Bytes that are left for links.
+    pub fn unclaimed(&self) -> u64 {
+        self.unclaimed
+    }
+
+    /// Takes the bytes of links, which share none: a file of this size has room for no more.
+    pub fn claim(&mut self, bytes: u64) -> Result<()> {
+        match self.unclaimed.checked_sub(bytes) {
+            Some(left) => self.unclaimed = left,
+            None => return Err(damaged("its groups have more links than a file of this size can hold")),
+        }
+        Ok(())
+    }
+
+    /// The bytes `[address, address + len)`, to keep.
+    pub fn get_vec(&mut self, address: u64, len: u64) -> Result<Vec<u8>> {
+        let bytes = self.get(address, len)?;
+        let mut kept = Vec::new();
+        reserve(&mut kept, bytes.len())?;
+        kept.extend_from_slice(bytes);
+        Ok(kept)
     }
 
     /// The bytes `[address, address + len)`.
@@ -52,6 +87,7 @@ impl<'a> Metadata<'a> {
         let number = address / PAGE;
         if len == 0 || (end - 1) / PAGE != number {
             self.scratch.clear();
+            reserve(&mut self.scratch, size)?;
             self.scratch.resize(size, 0);
             self.source.read_at(address, &mut self.scratch)?;
             return Ok(&self.scratch);
@@ -73,4 +109,8 @@ impl<'a> Metadata<'a> {
         }
         Ok(slot.as_ref().map(|page| page.bytes.as_slice()).unwrap_or_default())
     }
+}
+
+fn again() -> Error {
+    damaged("its HDF5 metadata refers to the same bytes over and over")
 }

@@ -22,7 +22,7 @@ use self::group::Links;
 use self::header::{Header, kind};
 use self::metadata::Metadata;
 use crate::error::{Error, Result, Status};
-use crate::reader::source::{Source, damaged};
+use crate::reader::source::{Source, damaged, reserve};
 use crate::tensor::{Dtype, TensorSpec};
 
 pub(super) use self::group::{Link, not_hard};
@@ -41,8 +41,8 @@ pub(super) enum Place {
 pub(super) trait Foreign {
     /// The stretch that addresses refer to. Called once, before everything else.
     fn attach(&mut self, source: &Source);
-    /// The links of the group whose object header is at this address.
-    fn links(&mut self, header: u64) -> Result<Vec<Link>>;
+    /// The links of the group whose object header is at this address; an error where there are more than `most`.
+    fn links(&mut self, header: u64, most: u64) -> Result<Vec<Link>>;
     /// Type and shape of the dataset whose object header is at this address; `None` if that is no tensor.
     fn tensor(&mut self, header: u64) -> Result<Option<(Dtype, Vec<u64>)>>;
 }
@@ -165,13 +165,18 @@ impl Walk<'_> {
         }
         let mut links = match group::links(&mut self.meta, &self.header)? {
             Links::Listed(links) => links,
-            Links::Dense => self.foreign.links(address)?,
+            Links::Dense => {
+                let links = self.foreign.links(address, self.meta.unclaimed() / group::DENSE)?;
+                self.meta.claim(links.len() as u64 * group::DENSE)?;
+                links
+            }
         };
         links.sort_unstable_by(|a, b| b.name.cmp(&a.name));
         if let Some(pair) = links.windows(2).find(|pair| pair[0].name == pair[1].name) {
-            return Err(damaged(format!("the name '{}' stands in it twice", pair[0].name)));
+            return Err(group::twice(&pair[0].name));
         }
-        let mut children = Vec::with_capacity(links.len());
+        let mut children = Vec::new();
+        reserve(&mut children, links.len())?;
         for link in links {
             let len = path.len() + 1 + link.name.len();
             self.paths += len as u64;

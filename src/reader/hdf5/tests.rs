@@ -13,7 +13,7 @@ struct Nobody;
 impl Foreign for Nobody {
     fn attach(&mut self, _: &Source) {}
 
-    fn links(&mut self, _: u64) -> Result<Vec<Link>> {
+    fn links(&mut self, _: u64, _: u64) -> Result<Vec<Link>> {
         Err(damaged("asked for links"))
     }
 
@@ -205,6 +205,48 @@ fn refuses_trees_that_multiply() {
     let at = ROOT as usize + 24;
     image.0[at..at + 16].copy_from_slice(&words(&[child, heap]));
     assert!(refusal(image).contains("over and over"));
+}
+
+/// A file whose root is a symbol table: a B-tree with these children over a heap of these bytes. `nodes` puts the
+/// children; it gets the address of the first.
+fn with_table(heap: &[u8], nodes: &[u8], children: impl Fn(u64) -> Vec<u64>) -> Image {
+    let mut image = Image::new(&[message(kind::SYMBOL_TABLE, &words(&[0, 0]))]);
+    let names = image.put(heap);
+    let heap = image.put(&[&b"HEAP\0\0\0\0"[..], &words(&[heap.len() as u64, 1, names])].concat());
+    let children = children(image.put(nodes));
+    let mut node = b"TREE\0\0".to_vec();
+    node.extend((children.len() as u16).to_le_bytes());
+    node.extend(words(&[u64::MAX, u64::MAX]));
+    node.extend(children.iter().flat_map(|&child| words(&[8, child])));
+    let tree = image.put(&node);
+    let at = ROOT as usize + 24;
+    image.0[at..at + 16].copy_from_slice(&words(&[tree, heap]));
+    image
+}
+
+/// A node of links by the places of their names; `pad` is at the end of each.
+fn symbols(names: &[u64], pad: [u64; 2]) -> Vec<u8> {
+    let mut node = b"SNOD\x01\0".to_vec();
+    node.extend((names.len() as u16).to_le_bytes());
+    node.extend(names.iter().flat_map(|&name| words(&[name, ROOT, 0, pad[0], pad[1]])));
+    node
+}
+
+#[test]
+fn refuses_links_that_a_file_has_no_room_for() {
+    let heap: Vec<u8> = (0..200).flat_map(|i| format!("{i:07}\0").into_bytes()).collect();
+    let many: Vec<u64> = (0..200).map(|i| i * 8).collect();
+    let same = with_table(&heap, &symbols(&many, [0; 2]), |node| vec![node; 50_000]);
+    assert!(refusal(same).contains("over and over"));
+    // In the end of each link, another node begins.
+    let node = u64::from_le_bytes(*b"SNOD\x01\0\x64\0");
+    let shifted = with_table(&heap, &symbols(&many, [node, 0]), |at| vec![at, at + 8 + 24, at + 8 + 64]);
+    assert!(refusal(shifted).contains("more links than a file of this size"));
+    let tails = with_table(&[b'a'; 1600], &symbols(&many[..100], [0; 2]), |node| vec![node]);
+    assert!(refusal(tails).contains("longer than their heap"));
+    // A hole in a file: every link has the first name.
+    let hole = with_table(b"a\0", &symbols(&[0; 60_000], [0; 2]), |node| vec![node]);
+    assert!(refusal(hole).contains("twice"));
 }
 
 #[test]

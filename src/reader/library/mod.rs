@@ -220,10 +220,10 @@ impl Foreign for Library {
         self.source = Some(Arc::new(source.clone()));
     }
 
-    fn links(&mut self, header: u64) -> Result<Vec<Link>> {
+    fn links(&mut self, header: u64, most: u64) -> Result<Vec<Link>> {
         let locked = self.lock()?;
         let group = self.open(&locked, header)?;
-        let mut listing = Listing { links: Vec::new(), fault: None };
+        let mut listing = Listing { links: Vec::new(), most, fault: None };
         // SAFETY: a valid object; the callback gets the listing, which outlives the call; the lock is held.
         let status = unsafe {
             if H5Iget_type(group.0) != H5I_GROUP {
@@ -247,6 +247,7 @@ impl Foreign for Library {
 
 struct Listing {
     links: Vec<Link>,
+    most: u64,
     fault: Option<Error>,
 }
 
@@ -262,6 +263,10 @@ impl Listing {
             unsafe { (&mut *out.cast::<Listing>(), CStr::from_ptr(name).to_string_lossy(), ptr::read(info)) };
         if info.type_ != H5L_TYPE_HARD {
             listing.fault = Some(not_hard(&name, info.type_ == H5L_TYPE_SOFT));
+            return -1;
+        }
+        if listing.links.len() as u64 >= listing.most {
+            listing.fault = Some(damaged("it has more links than a file of this size can hold"));
             return -1;
         }
         let mut header = 0;
