@@ -88,6 +88,15 @@ pub struct TensorSpec {
 /// The most axes that a tensor can have: HDF5's limit.
 pub const MAX_RANK: usize = 32;
 
+/// The most bytes of a path, a tensor's or a group's.
+pub const MAX_PATH: usize = 64 << 10;
+
+/// The most bytes of all paths together, those of the groups too, in an HDF5 file of `file` bytes: names in deep
+/// groups take little room in it, and their paths a lot of memory.
+pub fn max_path_bytes(file: u64) -> u64 {
+    file.saturating_mul(16).saturating_add(16 << 20)
+}
+
 impl TensorSpec {
     /// Bytes of all elements; `None` where that does not fit 63 bits.
     pub fn checked_nbytes(&self) -> Option<u64> {

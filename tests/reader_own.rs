@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ckpt::error::{Result, Status};
 use ckpt::layout::{Format, Options, Schema, plan};
 use ckpt::reader::{Reader, Target};
-use ckpt::tensor::Dtype;
+use ckpt::tensor::{Dtype, MAX_PATH};
 use layout_support::{Random, Scratch, data, materialize, random_schema};
 use parking_lot::Mutex;
 
@@ -70,6 +70,54 @@ fn reads_what_the_layouts_write() {
             assert_eq!(reader.config().unwrap().as_deref(), (format == Format::Keras).then_some(CONFIG));
         }
     }
+}
+
+/// Lays out a schema and opens the file, if the layout takes it. The tensors have no bytes.
+fn opens(schema: &Schema, scratch: &Scratch) -> bool {
+    let planned = plan(schema, Format::WeightsH5, &Options::default());
+    let Ok(mut layout) = planned.inspect_err(|e| assert_eq!(e.status(), Status::InvalidArgument)) else {
+        return false;
+    };
+    let bytes = materialize(&mut layout, &vec![vec![]; schema.tensors().len()], STATE);
+    let reader = Reader::open_without_library(&scratch.write("file", &bytes)).unwrap();
+    assert_eq!(reader.tensors().len(), schema.tensors().len());
+    true
+}
+
+#[test]
+fn opens_whatever_a_layout_takes() {
+    let scratch = Scratch::new("reader-limits");
+    // The longest path, of few components and of many.
+    for component in [16_000, 8192, 500, 1] {
+        let mut path = vec!["n".repeat(component); MAX_PATH / (component + 1)].join("/");
+        path.extend(std::iter::repeat_n('x', (MAX_PATH - path.len()).min(16_384 - component)));
+        let mut schema = Schema::new();
+        schema.add(&path, Dtype::Bf16, &[0]).unwrap();
+        assert_eq!(opens(&schema, &scratch), component > 1, "components of {component} bytes");
+    }
+    // As many tensors as fit, in a group whose path is long.
+    let prefix = ["p".repeat(15_999), "q".repeat(16_000), "r".repeat(16_000), "s".repeat(15_999)].join("/");
+    let many = |n: usize| {
+        let mut schema = Schema::new();
+        for i in 0..n {
+            schema.add(&format!("{prefix}/{i}"), Dtype::F32, &[0]).unwrap();
+        }
+        opens(&schema, &scratch)
+    };
+    let (mut most, mut refused) = (1, 3000);
+    while refused - most > 1 {
+        let n = (most + refused) / 2;
+        *(if many(n) { &mut most } else { &mut refused }) = n;
+    }
+    assert!((250..600).contains(&most), "{most}");
+    // Texts that stand in the heap one after the other, for the reader to skip.
+    let mut schema = Schema::new();
+    for i in 0..400 {
+        let group = format!("{:05}/{i}", i % 7);
+        schema.add(&format!("{group}/vars/0"), Dtype::Bf16, &[0]).unwrap();
+        schema.set_name(&group, &"n".repeat(i * 150)).unwrap();
+    }
+    assert!(opens(&schema, &scratch));
 }
 
 /// What became of a damaged file.

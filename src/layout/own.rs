@@ -23,6 +23,9 @@ pub const CHECKSUMS: &str = "checksums";
 /// The path of [`STATE`], as its checksum has it.
 pub const STATE_PATH: &str = "libckpt/state";
 
+/// The path of [`CHECKSUMS`].
+pub(super) const CHECKSUMS_PATH: &str = "libckpt/checksums";
+
 /// The state's capacity where nothing else is asked for.
 pub const STATE_CAPACITY: usize = 4096;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result, Status};
-use crate::tensor::{Dtype, MAX_RANK, TensorSpec, shape_text};
+use crate::tensor::{Dtype, MAX_PATH, MAX_RANK, TensorSpec, shape_text};
 
 /// A node of the tree, by its place in [`Schema::nodes`].
 pub type NodeId = usize;
@@ -27,6 +27,7 @@ pub enum Node {
 pub struct Schema {
     nodes: Vec<Node>,
     tensors: Vec<TensorSpec>,
+    path_bytes: u64,
 }
 
 /// The group at the root that is ours.
@@ -44,7 +45,8 @@ impl Default for Schema {
 impl Schema {
     /// No tensors, an empty root group.
     pub fn new() -> Schema {
-        Schema { nodes: vec![Node::Group { children: BTreeMap::new(), name: None }], tensors: Vec::new() }
+        let root = Node::Group { children: BTreeMap::new(), name: None };
+        Schema { nodes: vec![root], tensors: Vec::new(), path_bytes: 0 }
     }
 
     /// The root group, where the tree begins.
@@ -58,6 +60,11 @@ impl Schema {
     /// All tensors, in the order in which they were added.
     pub fn tensors(&self) -> &[TensorSpec] {
         &self.tensors
+    }
+
+    /// Bytes of all paths together, those of the groups too.
+    pub fn path_bytes(&self) -> u64 {
+        self.path_bytes
     }
 
     /// The place of the tensor with this path.
@@ -103,7 +110,7 @@ impl Schema {
         let parent = self.make_groups(groups);
         let index = self.tensors.len();
         self.tensors.push(spec);
-        self.insert(parent, last, Node::Tensor(index));
+        self.insert(parent, last, Node::Tensor(index), path.len());
         Ok(index)
     }
 
@@ -117,7 +124,9 @@ impl Schema {
         if name.len() > 60_000 {
             return Err(bad(format!("the name of group '{group}' has {} bytes: at most 60000", name.len())));
         }
-        self.check_groups(&parts.join("/"), &parts)?;
+        let path = parts.join("/");
+        check_length(&path)?;
+        self.check_groups(&path, &parts)?;
         let id = self.make_groups(&parts);
         if let Node::Group { name: slot, .. } = &mut self.nodes[id] {
             *slot = Some(name.into());
@@ -155,17 +164,21 @@ impl Schema {
 
     fn make_groups(&mut self, groups: &[&str]) -> NodeId {
         let mut at = Schema::ROOT;
-        for part in groups {
+        let mut len = 0;
+        for (i, part) in groups.iter().enumerate() {
+            len += usize::from(i > 0) + part.len();
             let Node::Group { children, .. } = &self.nodes[at] else { return at };
             at = match children.get(*part) {
                 Some(&id) => id,
-                None => self.insert(at, part, Node::Group { children: BTreeMap::new(), name: None }),
+                None => self.insert(at, part, Node::Group { children: BTreeMap::new(), name: None }, len),
             };
         }
         at
     }
 
-    fn insert(&mut self, parent: NodeId, part: &str, node: Node) -> NodeId {
+    /// Adds a node whose path has `len` bytes.
+    fn insert(&mut self, parent: NodeId, part: &str, node: Node, len: usize) -> NodeId {
+        self.path_bytes += len as u64;
         let id = self.nodes.len();
         self.nodes.push(node);
         if let Node::Group { children, .. } = &mut self.nodes[parent] {
@@ -177,6 +190,7 @@ impl Schema {
 
 /// The components of a path, each checked.
 fn components(path: &str) -> Result<Vec<&str>> {
+    check_length(path)?;
     let parts: Vec<&str> = path.split('/').collect();
     for part in &parts {
         let problem = match *part {
@@ -197,6 +211,17 @@ fn components(path: &str) -> Result<Vec<&str>> {
     Ok(parts)
 }
 
+fn check_length(path: &str) -> Result<()> {
+    if path.len() > MAX_PATH {
+        let start: String = path.chars().take(40).collect();
+        return Err(bad(format!(
+            "path '{start}...' has {} bytes: at most {MAX_PATH} are possible",
+            path.len()
+        )));
+    }
+    Ok(())
+}
+
 fn bad(message: String) -> Error {
     Error::new(Status::InvalidArgument, message)
 }
@@ -215,7 +240,14 @@ mod tests {
             let e = s.add(path, Dtype::F32, &[2]).unwrap_err();
             assert_eq!(e.status(), Status::InvalidArgument, "{path:?}");
         }
+        let long =
+            |len: usize| format!("{}/{}", vec!["0123456"; len / 8 - 1].join("/"), "x".repeat(len % 8 + 8));
+        let e = s.add(&long(MAX_PATH + 1), Dtype::F32, &[2]).unwrap_err();
+        assert!(e.message().contains("65537 bytes: at most 65536"), "{e}");
+        let e = s.set_name(&long(MAX_PATH - 4), "x").unwrap_err();
+        assert!(e.message().contains("65537 bytes: at most 65536"), "{e}");
         assert!(s.set_name("a/b", "x").is_err());
+        assert_eq!(s.path_bytes(), 4);
         assert_eq!(s.tensors().len(), 1);
         assert_eq!(s.find("a/b"), Some(0));
         assert_eq!(s.find("a"), None);

@@ -18,10 +18,10 @@ use self::global_heap::GlobalHeap;
 use self::group::{Link, Object};
 use self::header::Header;
 use super::bytes::{Put, set_u64};
-use super::own::{CHECKSUMS, ROW, STATE, Slots};
+use super::own::{CHECKSUMS, CHECKSUMS_PATH, ROW, STATE, STATE_PATH, Slots};
 use super::schema::{Node, NodeId, OWN_GROUP, Schema};
 use crate::error::{Error, Result, Status};
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, max_path_bytes};
 
 /// The address of what is not there.
 const UNDEFINED: u64 = u64::MAX;
@@ -186,6 +186,18 @@ impl<'a> Writer<'a> {
             end = begin.checked_add(len).filter(|&e| e <= MAX_FILE).ok_or_else(too_large)?;
             set_u64(&mut self.out, at, begin);
             data.push(Some((begin, len)));
+        }
+        let own = [OWN_GROUP, STATE_PATH, CHECKSUMS_PATH].map(str::len).iter().sum::<usize>();
+        let paths = self.schema.path_bytes() + own as u64;
+        if paths > max_path_bytes(end) {
+            return Err(Error::new(
+                Status::InvalidArgument,
+                format!(
+                    "the paths of the tensors and their groups have {paths} bytes together, in a file of {end}: at \
+                     most {} are possible; shorten the names of the groups",
+                    max_path_bytes(end)
+                ),
+            ));
         }
         self.out[..superblock::LEN].copy_from_slice(&superblock::encode(root, end));
         Ok(Image { metadata: self.out, data, end, slots })

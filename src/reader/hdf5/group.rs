@@ -5,6 +5,7 @@ use super::header::{Header, kind};
 use super::metadata::Metadata;
 use crate::error::{Error, Result};
 use crate::reader::source::{damaged, reserve};
+use crate::tensor::MAX_PATH;
 
 /// A hard link: a name, and the address of the object header it leads to.
 pub(in crate::reader) struct Link {
@@ -166,6 +167,9 @@ fn symbol_node(meta: &mut Metadata, at: u64, names: &mut Names, found: &mut Vec<
 }
 
 fn name(bytes: &[u8]) -> Result<String> {
+    if bytes.len() > MAX_PATH {
+        return Err(damaged(format!("the name of a link has {} bytes: at most {MAX_PATH}", bytes.len())));
+    }
     match std::str::from_utf8(bytes) {
         Ok(name) if !name.is_empty() && !name.contains(['/', '\0']) => Ok(name.to_owned()),
         _ => Err(damaged(format!("'{}' cannot be the name of a link", String::from_utf8_lossy(bytes)))),

@@ -23,7 +23,7 @@ use self::header::{Header, kind};
 use self::metadata::Metadata;
 use crate::error::{Error, Result, Status};
 use crate::reader::source::{Source, damaged, reserve};
-use crate::tensor::{Dtype, TensorSpec};
+use crate::tensor::{Dtype, MAX_PATH, TensorSpec, max_path_bytes};
 
 pub(super) use self::group::{Link, not_hard};
 pub(super) use self::superblock::find;
@@ -55,9 +55,6 @@ pub(super) struct Tree {
     /// Groups depth first, the names in each sorted as bytes: the order of [`path_order`].
     pub tensors: Vec<(TensorSpec, Place)>,
 }
-
-/// The longest path: names that are nested deeper are made to do harm.
-const MAX_PATH: usize = 64 << 10;
 
 /// How many times the file's size the tensors may claim that are not in it as they are: deflate's limit.
 const MAX_EXPANSION: u64 = 1032;
@@ -178,9 +175,10 @@ impl Walk<'_> {
         let mut children = Vec::new();
         reserve(&mut children, links.len())?;
         for link in links {
-            let len = path.len() + 1 + link.name.len();
+            let prefix = if path.is_empty() { 0 } else { path.len() + 1 };
+            let len = prefix + link.name.len();
             self.paths += len as u64;
-            if len > MAX_PATH || self.paths > self.meta.len().saturating_mul(16) {
+            if len > MAX_PATH || self.paths > max_path_bytes(self.meta.len()) {
                 return Err(damaged("its groups are nested too deep, or their names too long"));
             }
             let mut child = String::with_capacity(len);

@@ -30,7 +30,7 @@ use parking_lot::{Mutex, ReentrantMutexGuard};
 use crate::error::{Error, Result, Status};
 use crate::reader::hdf5::{Foreign, Link, not_hard};
 use crate::reader::source::{Source, damaged};
-use crate::tensor::{Dtype, MAX_RANK, TensorSpec};
+use crate::tensor::{Dtype, MAX_RANK, TensorSpec, max_path_bytes};
 
 unsafe extern "C" {
     fn H5_init_library() -> c_int;
@@ -223,7 +223,8 @@ impl Foreign for Library {
     fn links(&mut self, header: u64, most: u64) -> Result<Vec<Link>> {
         let locked = self.lock()?;
         let group = self.open(&locked, header)?;
-        let mut listing = Listing { links: Vec::new(), most, fault: None };
+        let most_names = max_path_bytes(self.source.as_ref().map_or(0, |source| source.len()));
+        let mut listing = Listing { links: Vec::new(), most, names: 0, most_names, fault: None };
         // SAFETY: a valid object; the callback gets the listing, which outlives the call; the lock is held.
         let status = unsafe {
             if H5Iget_type(group.0) != H5I_GROUP {
@@ -248,6 +249,9 @@ impl Foreign for Library {
 struct Listing {
     links: Vec<Link>,
     most: u64,
+    /// Bytes of the names.
+    names: u64,
+    most_names: u64,
     fault: Option<Error>,
 }
 
@@ -265,7 +269,8 @@ impl Listing {
             listing.fault = Some(not_hard(&name, info.type_ == H5L_TYPE_SOFT));
             return -1;
         }
-        if listing.links.len() as u64 >= listing.most {
+        listing.names += name.len() as u64;
+        if listing.links.len() as u64 >= listing.most || listing.names > listing.most_names {
             listing.fault = Some(damaged("it has more links than a file of this size can hold"));
             return -1;
         }
