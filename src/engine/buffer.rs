@@ -111,9 +111,11 @@ impl Buffer {
         self.strided.is_some()
     }
 
-    /// Whether several elements share memory by a stride of 0: such a tensor can be saved, not loaded into.
-    pub fn is_repeated(&self) -> bool {
-        self.strided.as_ref().is_some_and(|s| s.is_repeated())
+    /// Whether elements share memory, by a stride of 0 or strides that overlap, or might: only where each stride
+    /// leads beyond all that the smaller ones reach is it certain that they do not. Such a tensor can be saved,
+    /// not loaded into.
+    pub fn overlaps_itself(&self) -> bool {
+        self.strided.as_ref().is_some_and(|s| s.overlaps_itself())
     }
 
     /// The row-major bytes, where they stand in memory as they are.
@@ -148,8 +150,8 @@ impl Buffer {
         }
     }
 
-    /// Scatters row-major bytes into the tensor, from byte `offset` of it on. Where [`Buffer::is_repeated`],
-    /// which of the bytes wins is undefined.
+    /// Scatters row-major bytes into the tensor, from byte `offset` of it on. Where
+    /// [`Buffer::overlaps_itself`], which of the bytes wins is undefined.
     ///
     /// # Safety
     ///

@@ -56,9 +56,18 @@ impl Strided {
         (low, high)
     }
 
-    /// Whether one element stands for many.
-    pub fn is_repeated(&self) -> bool {
-        self.axes.iter().any(|a| a.stride == 0)
+    /// Whether elements share memory, as far as the strides tell: it is certain that they do not where each stride
+    /// leads beyond all that the smaller ones reach.
+    pub fn overlaps_itself(&self) -> bool {
+        let mut axes = self.axes.to_vec();
+        axes.sort_unstable_by_key(|a| a.stride.unsigned_abs());
+        let mut reach = self.itemsize;
+        axes.iter().any(|axis| {
+            let stride = axis.stride.unsigned_abs();
+            let overlaps = stride < reach;
+            reach += stride * (axis.len - 1);
+            overlaps
+        })
     }
 
     /// Gathers the row-major bytes from `offset` on into `dst`.

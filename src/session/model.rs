@@ -122,10 +122,13 @@ impl Model {
                     "tensor '{path}' has shape {have} in the checkpoint, {want} in the model"
                 )));
             }
-            if buffer.is_repeated() {
+            if buffer.overlaps_itself() {
                 return Err(Error::new(
                     Status::Unsupported,
-                    format!("tensor '{path}' has a stride of 0: it can be saved, not loaded into"),
+                    format!(
+                        "tensor '{path}' has elements that share memory (a stride of 0, or strides that overlap): it \
+                         can be saved, not loaded into"
+                    ),
                 ));
             }
             targets.push((index, Destination(buffer)));

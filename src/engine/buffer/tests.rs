@@ -56,7 +56,7 @@ fn check(itemsize: usize, shape: &[u64], strides: &[i64], ranges: &[(usize, usiz
         let mut packed = vec![0xee; to - from];
         buffer.pack(from as u64, &mut packed);
         assert_eq!(packed, expected[from..to], "pack {from}..{to} of {shape:?} {strides:?} x{itemsize}");
-        if buffer.is_repeated() {
+        if buffer.overlaps_itself() {
             continue;
         }
         let mut after = memory.clone();
@@ -153,6 +153,52 @@ fn sees_what_is_contiguous() {
     assert!(!is(&[2, 3, 4], &[1, 2, 6]));
     assert!(!is(&[3], &[2]));
     assert!(!is(&[3], &[0]));
+}
+
+#[test]
+fn sees_elements_that_share_memory() {
+    let mut data = [0u8; 256];
+    let mut is = |shape: &[u64], strides: &[i64]| {
+        // SAFETY: `data` holds every element of the shapes below, none further than 31 elements from the middle;
+        // nothing is read.
+        unsafe { Buffer::new(data[128..].as_mut_ptr(), 4, shape, Some(strides)).unwrap().overlaps_itself() }
+    };
+    assert!(is(&[3], &[0]));
+    assert!(is(&[3, 4], &[0, 1]));
+    assert!(is(&[3, 4], &[1, 1]));
+    assert!(is(&[3, 4], &[-1, 1]));
+    assert!(is(&[4, 4], &[3, 1]));
+    assert!(is(&[4, 4], &[2, -3]));
+    assert!(is(&[2, 3, 4], &[11, 4, 1]));
+    assert!(!is(&[3, 4], &[4, 1]));
+    assert!(!is(&[3, 4], &[1, 3]));
+    assert!(!is(&[3, 4], &[-5, -1]));
+    assert!(!is(&[2, 3, 4], &[12, 1, 3]));
+    assert!(!is(&[1, 4], &[0, 2]));
+    assert!(!is(&[0, 4], &[0, 0]));
+    assert!(!is(&[], &[]));
+}
+
+/// The plain loop knows: what is said not to overlap does not.
+#[test]
+fn misses_no_overlap() {
+    let mut rng = Rng(2);
+    let mut found = [0; 2];
+    for _ in 0..5000 {
+        let rank = 1 + rng.below(4) as usize;
+        let shape: Vec<u64> = (0..rank).map(|_| 1 + rng.below(4)).collect();
+        let strides: Vec<i64> = (0..rank).map(|_| rng.below(81) as i64 - 40).collect();
+        let (mut memory, first) = memory(2, &shape, &strides);
+        // SAFETY: `memory` holds every element.
+        let buffer =
+            unsafe { Buffer::new(memory.as_mut_ptr().add(first), 2, &shape, Some(&strides)).unwrap() };
+        let mut at = offsets(2, &shape, &strides);
+        at.sort_unstable();
+        let overlaps = at.windows(2).any(|pair| pair[0] == pair[1]);
+        assert!(!overlaps || buffer.overlaps_itself(), "{shape:?} {strides:?}");
+        found[usize::from(buffer.overlaps_itself())] += 1;
+    }
+    assert!(found.iter().all(|&n| n > 500), "{found:?}");
 }
 
 #[test]
