@@ -39,11 +39,6 @@ impl Dtype {
         Dtype::Bool,
     ];
 
-    /// The dtype with this number.
-    pub fn from_code(code: i64) -> Option<Dtype> {
-        usize::try_from(code).ok().and_then(|i| Dtype::ALL.get(i)).copied()
-    }
-
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {

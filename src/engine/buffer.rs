@@ -23,10 +23,10 @@ pub struct Buffer {
     strided: Option<Box<Strided>>,
 }
 
-// SAFETY: a Buffer is an address and numbers. The memory behind it is touched only by `bytes`, `pack` and
-// `unpack`, and whoever made the Buffer promised that they may do so from any thread (see `Buffer::new`).
+// SAFETY: a Buffer is an address and numbers. The memory behind it is touched only by `bytes`, `pack`,
+// `unpack` and `fill`, and whoever made the Buffer promised that they may do so from any thread (see `Buffer::new`).
 unsafe impl Send for Buffer {}
-// SAFETY: as above; `bytes` and `pack` only read, and `unpack` is unsafe to call.
+// SAFETY: as above; `bytes` and `pack` only read, and `unpack` and `fill` are unsafe to call.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
@@ -39,7 +39,9 @@ impl Buffer {
     /// # Safety
     ///
     /// For as long as the Buffer or a clone is used, every element is in memory that can be read from any
-    /// thread and that nobody writes while [`Buffer::bytes`], what it returned, or [`Buffer::pack`] is in use.
+    /// thread and that nobody writes while [`Buffer::bytes`], what it returned, or [`Buffer::pack`] is in use. While
+    /// [`Buffer::unpack`] or [`Buffer::fill`] runs, the elements in its range can be written from any thread, too, and
+    /// nobody else reads or writes them.
     pub unsafe fn new(
         ptr: *mut u8,
         itemsize: usize,
@@ -104,11 +106,6 @@ impl Buffer {
     /// Bytes of all elements.
     pub fn nbytes(&self) -> u64 {
         self.nbytes as u64
-    }
-
-    /// Whether [`Buffer::bytes`] has no answer.
-    pub fn is_strided(&self) -> bool {
-        self.strided.is_some()
     }
 
     /// Whether elements share memory, by a stride of 0 or strides that overlap, or might: only where each stride
