@@ -193,7 +193,7 @@ impl Reader {
     }
 
     /// Checks all bytes that have a checksum against it: every tensor's, the state's, and every member's of an
-    /// archive.
+    /// archive. Tensors without a checksum are skipped.
     ///
     /// # Errors
     /// `Format` names the first tensor that is wrong.
