@@ -95,13 +95,13 @@ pub unsafe extern "C" fn ckpt_model_free(model: *mut ckpt_model) {
 /// Adds a tensor. Nothing has changed after a failure.
 ///
 /// @param path     components joined by '/', as in "layers/dense/vars/0": none empty, ".", or "..", the first not
-///                 "libckpt"; each path once, and never both a tensor and a group
+///                 "libckpt"; 64 KiB at most; each path once, and never both a tensor and a group
 /// @param dtype    the type of an element
 /// @param rank     axes, 0 (a scalar) to 32
 /// @param shape    rank sizes, each 0 or more; NULL is fine for a scalar
 /// @param strides  rank distances, in elements, from an element to the next along each axis, of either sign; NULL:
 ///                 row-major without gaps. data is the address of the element whose indices are all 0. A tensor
-///                 with a stride 0 can be saved, not loaded into.
+///                 with a stride of 0, or strides that overlap, can be saved, not loaded into.
 /// @param data     the buffer, borrowed: read by a save, written by a load; NULL only if the tensor has no elements.
 ///                 Tensors that are loaded into must not overlap.
 ///

@@ -162,8 +162,9 @@ pub unsafe extern "C" fn ckpt_reader_read(
 /// has them (CKPT_E_FORMAT).
 ///
 /// Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
-/// CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride 0 is CKPT_E_UNSUPPORTED. What else the file holds
-/// is ignored. After a later failure the content of the buffers is not defined.
+/// CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride of 0, or strides that overlap, is
+/// CKPT_E_UNSUPPORTED. What else the file holds is ignored. After a later failure the content of the buffers is not
+/// defined.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_reader_load(
     reader: Option<&ckpt_reader>,
@@ -176,7 +177,7 @@ pub extern "C" fn ckpt_reader_load(
 }
 
 /// Reads all tensors and compares them with their checksums: CKPT_E_FORMAT names the first that differs. Tensors
-/// without a checksum (Keras writes none) are only read.
+/// without a checksum (Keras writes none) are skipped.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_reader_verify(reader: Option<&ckpt_reader>) -> ckpt_status {
     guard("ckpt_reader_verify", || some(reader, "reader")?.reader.verify())

@@ -617,13 +617,13 @@ void ckpt_model_free(struct ckpt_model *model);
  * Adds a tensor. Nothing has changed after a failure.
  *
  * @param path     components joined by '/', as in "layers/dense/vars/0": none empty, ".", or "..", the first not
- *                 "libckpt"; each path once, and never both a tensor and a group
+ *                 "libckpt"; 64 KiB at most; each path once, and never both a tensor and a group
  * @param dtype    the type of an element
  * @param rank     axes, 0 (a scalar) to 32
  * @param shape    rank sizes, each 0 or more; NULL is fine for a scalar
  * @param strides  rank distances, in elements, from an element to the next along each axis, of either sign; NULL:
  *                 row-major without gaps. data is the address of the element whose indices are all 0. A tensor
- *                 with a stride 0 can be saved, not loaded into.
+ *                 with a stride of 0, or strides that overlap, can be saved, not loaded into.
  * @param data     the buffer, borrowed: read by a save, written by a load; NULL only if the tensor has no elements.
  *                 Tensors that are loaded into must not overlap.
  *
@@ -730,15 +730,16 @@ enum ckpt_status ckpt_reader_read(const struct ckpt_reader *reader,
  * has them (CKPT_E_FORMAT).
  *
  * Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
- * CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride 0 is CKPT_E_UNSUPPORTED. What else the file holds
- * is ignored. After a later failure the content of the buffers is not defined.
+ * CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride of 0, or strides that overlap, is
+ * CKPT_E_UNSUPPORTED. What else the file holds is ignored. After a later failure the content of the buffers is not
+ * defined.
  */
 enum ckpt_status ckpt_reader_load(const struct ckpt_reader *reader,
                                   struct ckpt_model *model);
 
 /**
  * Reads all tensors and compares them with their checksums: CKPT_E_FORMAT names the first that differs. Tensors
- * without a checksum (Keras writes none) are only read.
+ * without a checksum (Keras writes none) are skipped.
  */
 enum ckpt_status ckpt_reader_verify(const struct ckpt_reader *reader);
 
