@@ -617,7 +617,7 @@ void ckpt_model_free(struct ckpt_model *model);
  * Adds a tensor. Nothing has changed after a failure.
  *
  * @param path     components joined by '/', as in "layers/dense/vars/0": none empty, ".", or "..", the first not
- *                 "libckpt"; 64 KiB at most; each path once, and never both a tensor and a group
+ *                 "libckpt"; 16 KiB a component and 64 KiB in all at most; each path once, and never both a tensor and a group
  * @param dtype    the type of an element
  * @param rank     axes, 0 (a scalar) to 32
  * @param shape    rank sizes, each 0 or more; NULL is fine for a scalar
@@ -643,7 +643,7 @@ enum ckpt_status ckpt_model_add(struct ckpt_model *model,
  * empty groups (layers/flatten/vars). Calls on one group replace each other.
  *
  * @param group  the path that "/vars" follows, such as "layers/dense" or "optimizer"; "" is the root
- * @param name   UTF-8; copied
+ * @param name   UTF-8, 60,000 bytes at most; copied
  */
 enum ckpt_status ckpt_model_set_name(struct ckpt_model *model,
                                      const char *group,

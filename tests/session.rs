@@ -192,6 +192,24 @@ fn one_file_by_two_paths_is_one() {
 }
 
 #[test]
+fn directories_go_with_the_last_file_that_they_were_made_for() {
+    let dir = Scratch::new("directories");
+    let mut options = weights_only();
+    options.policy.keep_last = 1;
+    fs::create_dir(dir.0.join("1")).unwrap();
+    let session = Session::new(&dir.template("{epoch}/a/x.weights.h5"), options).unwrap();
+    let mut values = [1.0f32; 5];
+    let model = model(&mut values);
+    for epoch in 0..5 {
+        save(&session, epoch, &[("loss", 0.5)], &model);
+        if epoch == 2 {
+            fs::write(dir.0.join("3/somebody's"), b"").unwrap();
+        }
+    }
+    assert_eq!(dir.files(), ["1", "3", "5"], "1 was there before, 3 is not empty");
+}
+
+#[test]
 fn what_others_have_replaced_is_left_alone() {
     let dir = Scratch::new("replaced");
     let mut options = weights_only();

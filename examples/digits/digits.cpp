@@ -34,6 +34,13 @@ struct Arguments {
   std::string directory = "checkpoints";
 };
 
+// std::stoull alone would take -1 for a very large number.
+std::uint64_t count(const std::string& text) {
+  if (text.empty() || text.size() > 9 || text.find_first_not_of("0123456789") != std::string::npos)
+    throw std::invalid_argument("--epochs takes a number, not '" + text + "'");
+  return std::stoull(text);
+}
+
 Arguments parse(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
@@ -42,7 +49,7 @@ Arguments parse(int argc, char** argv) {
     if (argument == "--weights-only") {
       arguments.weights_only = true;
     } else if (argument == "--epochs" && has_value) {
-      arguments.epochs = std::stoull(argv[++i]);
+      arguments.epochs = count(argv[++i]);
     } else if (argument == "--predictions" && has_value) {
       arguments.predictions = argv[++i];
     } else if (argument.rfind("-", 0) != 0) {

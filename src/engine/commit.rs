@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use crate::error::{Error, Result, Status};
@@ -37,6 +37,8 @@ pub struct Written {
     pub path: PathBuf,
     /// Which file it is.
     pub id: FileId,
+    /// How many of the directories that it is in were made for it, the innermost first.
+    pub made_dirs: usize,
 }
 
 /// What a save did.
@@ -79,7 +81,8 @@ pub fn save(
     let dir = parent(&path);
     // Dropped in reverse order: the file goes before the directory it is in.
     let mut made = MadeDirs { storage, dirs: Vec::new() };
-    let mut temp = create(storage, dir, &mut made, old)?;
+    let mut temp = create(storage, dir, &mut made, old)
+        .map_err(|e| e.context(format_args!("cannot save to '{}'", path.display())))?;
     let (file, size) = (temp.handle(), layout.size());
 
     let failed = |what: &str, e: io::Error| {
@@ -111,7 +114,9 @@ pub fn save(
     // From another directory it may not be found then; no reason to lose the save.
     let real_dir = retry(|| storage.real_path(dir)).unwrap_or_else(|_| dir.to_owned());
     temp.rename(&path).map_err(|e| failed("replace", e))?;
-    made.keep();
+    let made_dirs = made.keep();
+    // Behind a "..", those that were made are not those that the file is in.
+    let made_dirs = if dir.components().any(|c| c == Component::ParentDir) { 0 } else { made_dirs };
     if options.durable {
         retry(|| storage.sync_dir(dir)).map_err(|e| {
             let stands =
@@ -120,7 +125,11 @@ pub fn save(
         })?;
     }
     Ok(WriteStats {
-        file: Written { path: path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name)), id },
+        file: Written {
+            path: path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name)),
+            id,
+            made_dirs,
+        },
         bytes: size,
         write_secs: (written - start).as_secs_f64(),
         sync_secs: written.elapsed().as_secs_f64(),
@@ -218,6 +227,11 @@ fn create<'a>(
     file.map_err(|e| Error::io("create a file in", dir, &e))
 }
 
+/// Removes a directory, if it is empty.
+pub fn remove_dir(storage: &dyn Storage, dir: &Path) -> bool {
+    retry(|| storage.remove_dir(dir)).is_ok()
+}
+
 /// The directory that `path` is in.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -260,8 +274,9 @@ impl MadeDirs<'_> {
         Ok(())
     }
 
-    fn keep(mut self) {
-        self.dirs.clear();
+    /// Lets them stay; how many there are.
+    fn keep(mut self) -> usize {
+        std::mem::take(&mut self.dirs).len()
     }
 }
 

@@ -17,7 +17,7 @@ pub mod temp;
 pub mod write;
 
 pub use buffer::Buffer;
-pub use commit::{WriteOptions, WriteStats, Written, check, probe, remove, save};
+pub use commit::{WriteOptions, WriteStats, Written, check, probe, remove, remove_dir, save};
 pub use host::local_date;
 pub use storage::{Disk, Storage};
 pub use temp::sweep;

@@ -1,5 +1,6 @@
 //! The check of `config.json`: what Keras must find in it to make a model of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
@@ -10,8 +11,11 @@ use crate::error::{Error, Result, Status};
 /// reads first: strings `class_name` and `module`, an object `config`, and a string or null as
 /// `registered_name` where that is given. What is inside `config` is only checked to be JSON.
 ///
+/// As Python's JSON, it may hold `NaN`, `Infinity` and `-Infinity`: Keras writes and reads them.
+///
 /// A `module` of null is how Keras says that the class is not in its modules: then a `registered_name` must be.
 pub fn check_config(json: &str) -> Result<()> {
+    let json = &*strict(json);
     // Raw values are skipped over without recursion and without a copy.
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(|e| {
         let what = if e.is_data() { "is not a JSON object" } else { "is not JSON" };
@@ -39,6 +43,36 @@ pub fn check_config(json: &str) -> Result<()> {
         named,
         "the module of the class, as in \"keras\" or \"keras.src.models.functional\"",
     )
+}
+
+/// The text with a number of the same length for each of Python's words that JSON does not have.
+fn strict(json: &str) -> Cow<'_, str> {
+    const WORDS: [(&str, &str); 2] = [("NaN", "111"), ("Infinity", "11111111")];
+    if !WORDS.iter().any(|(word, _)| json.contains(word)) {
+        return Cow::Borrowed(json);
+    }
+    // Between the quotes of strings; an escaped quote ends none.
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(quote) = rest.find('"') {
+        let (outside, string) = rest.split_at(quote);
+        let mut escaped = false;
+        let end = string.bytes().skip(1).position(|b| {
+            let ends = b == b'"' && !escaped;
+            escaped = b == b'\\' && !escaped;
+            ends
+        });
+        let (string, tail) = string.split_at(end.map_or(string.len(), |end| end + 2));
+        out.push_str(&replace(outside, &WORDS));
+        out.push_str(string);
+        rest = tail;
+    }
+    out.push_str(&replace(rest, &WORDS));
+    Cow::Owned(out)
+}
+
+fn replace(text: &str, words: &[(&str, &str)]) -> String {
+    words.iter().fold(text.to_owned(), |text, (word, number)| text.replace(word, number))
 }
 
 /// What a JSON value is.
@@ -78,7 +112,7 @@ impl Kind {
 
 fn bad(problem: String) -> Error {
     let message = format!(
-        "the configuration {problem}; Keras writes it as json.dumps(keras.saving.serialize_keras_object(model))"
+        "config_json {problem}; Keras writes it as json.dumps(keras.saving.serialize_keras_object(model))"
     );
     Error::new(Status::InvalidArgument, message)
 }
@@ -92,6 +126,7 @@ mod tests {
         for json in [
             r#"{"module": "keras", "class_name": "Sequential", "config": {"layers": []}, "registered_name": null}"#,
             r#" {"class_name": "Functional", "config": {}, "module": "keras.src.models.functional"} "#,
+            r#"{"module": "NaN \" NaN\\", "class_name": "M", "config": {"a": [NaN, Infinity, -Infinity, "NaN"]}}"#,
             r#"{"module": null, "class_name": "Mine", "config": {}, "registered_name": "pack>Mine"}"#,
         ] {
             check_config(json).unwrap();
@@ -116,7 +151,9 @@ mod tests {
                 r#"{"class_name": "M", "config": {}, "module": "m", "registered_name": {}}"#,
                 "has an object as \"registered_name\"",
             ),
-            (r#"{"class_name": "M", "config": {"a": NaN}, "module": "keras"}"#, "is not JSON"),
+            (r#"{"class_name": "M", "config": {"a": nan}, "module": "keras"}"#, "is not JSON"),
+            (r#"{"class_name": "M", "config": {"a": --Infinity}, "module": "keras"}"#, "is not JSON"),
+            (r#"{"class_name": NaN, "config": {}, "module": "keras"}"#, "has a number as \"class_name\""),
         ] {
             let e = check_config(json).unwrap_err();
             assert_eq!(e.status(), Status::InvalidArgument);

@@ -1,5 +1,6 @@
 //! Where a session's lines go: the caller's function, else the terminal if asked.
 
+use std::ffi::CString;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -38,12 +39,33 @@ impl Log {
             None if !self.verbose => {}
             // A line that cannot be printed (a closed pipe) is no reason to fail a save.
             None => match level {
-                Level::Info => drop(writeln!(io::stdout(), "\n{text}")),
+                Level::Info => print(format!("\n{text}")),
                 Level::Error | Level::Warn => drop(writeln!(io::stderr(), "{text}")),
                 Level::Debug => {}
             },
         }
     }
+}
+
+/// Prints a line through C's own buffer, so that it stands where it belongs among the lines of the host program.
+#[cfg(target_os = "linux")]
+fn print(line: String) {
+    unsafe extern "C" {
+        static stdout: *mut libc::FILE;
+    }
+    let line = CString::new(line).unwrap_or_default();
+    // SAFETY: the line is a string; `stdout` is the stream that every C library has under this name on Linux, which
+    // locks itself.
+    unsafe {
+        libc::puts(line.as_ptr());
+        libc::fflush(stdout);
+    }
+}
+
+/// Prints a line.
+#[cfg(not(target_os = "linux"))]
+fn print(line: String) {
+    drop(writeln!(io::stdout(), "{line}"));
 }
 
 impl fmt::Debug for Log {

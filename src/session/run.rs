@@ -1,7 +1,7 @@
 //! The checkpointing session: events in, saves out.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -65,6 +65,8 @@ struct Core {
     retention: Retention,
     /// The files of the records in `retention`, by their save counters.
     files: HashMap<u64, Saved>,
+    /// The directories that were made for them.
+    dirs: HashSet<PathBuf>,
     /// Whether a save is being made, or what it made superfluous is being removed.
     saving: bool,
     /// Saves of the template so far, those of earlier sessions included.
@@ -95,6 +97,7 @@ impl Session {
                 policy,
                 retention,
                 files: HashMap::new(),
+                dirs: HashSet::new(),
                 saving: false,
                 saves,
                 stats: None,
@@ -164,6 +167,8 @@ impl Session {
                     });
                     core.policy.confirm(ticket);
                     let file = stats.file.path.to_string_lossy().into_owned();
+                    let made = stats.file.path.ancestors().skip(1).take(stats.file.made_dirs);
+                    core.dirs.extend(made.map(Path::to_owned));
                     core.files.insert(counter, Saved { shown: path, file: stats.file });
                     (Ok(()), core.keep(Record { path: file, counter, epoch, value }))
                 }
@@ -175,7 +180,11 @@ impl Session {
         };
         // Before the next save may begin: it could be one to the path of a file that goes.
         let removed: Vec<(Level, String)> = dropped.iter().map(remove).collect();
-        self.core.lock().saving = false;
+        {
+            let mut core = self.core.lock();
+            core.remove_empty_dirs(&dropped);
+            core.saving = false;
+        }
         self.saved.notify_all();
         self.tell();
         removed.iter().for_each(|(level, line)| self.log.line(*level, line));
@@ -247,6 +256,18 @@ impl Core {
         let standing: HashSet<u64> = self.retention.records().iter().map(|r| r.counter).collect();
         self.files.retain(|counter, _| standing.contains(counter));
         dropped
+    }
+
+    /// Removes the directories that were made for these files, where nothing is left in them.
+    fn remove_empty_dirs(&mut self, dropped: &[Saved]) {
+        for saved in dropped {
+            for dir in saved.file.path.ancestors().skip(1) {
+                if !self.dirs.contains(dir) || !engine::remove_dir(&Disk, dir) {
+                    break;
+                }
+                self.dirs.remove(dir);
+            }
+        }
     }
 
     fn best_file(&self) -> Result<&Saved> {
