@@ -39,6 +39,21 @@ impl Dtype {
         Dtype::Bool,
     ];
 
+    /// The integer of this many bytes.
+    pub fn integer(size: usize, signed: bool) -> Option<Dtype> {
+        Some(match (size, signed) {
+            (1, true) => Dtype::I8,
+            (1, false) => Dtype::U8,
+            (2, true) => Dtype::I16,
+            (2, false) => Dtype::U16,
+            (4, true) => Dtype::I32,
+            (4, false) => Dtype::U32,
+            (8, true) => Dtype::I64,
+            (8, false) => Dtype::U64,
+            _ => return None,
+        })
+    }
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {

@@ -153,6 +153,7 @@ impl Session {
             let state = TrainingState::of(core.saves, monitor, ticket.due(), &core.policy.state()).to_json();
             (ticket, state, core.saves)
         };
+        let saving = Saving(self);
         let Due { path, epoch, value, .. } = ticket.due().clone();
         let written = model.write(Path::new(&path), self.format, state, &self.write);
         let (result, dropped) = {
@@ -180,12 +181,8 @@ impl Session {
         };
         // Before the next save may begin: it could be one to the path of a file that goes.
         let removed: Vec<(Level, String)> = dropped.iter().map(remove).collect();
-        {
-            let mut core = self.core.lock();
-            core.remove_empty_dirs(&dropped);
-            core.saving = false;
-        }
-        self.saved.notify_all();
+        self.core.lock().remove_empty_dirs(&dropped);
+        drop(saving);
         self.tell();
         removed.iter().for_each(|(level, line)| self.log.line(*level, line));
         result
@@ -244,6 +241,16 @@ impl Session {
         for note in notes {
             self.log.line(note.level, &note.text);
         }
+    }
+}
+
+/// Ends a save, whatever became of it.
+struct Saving<'a>(&'a Session);
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        self.0.core.lock().saving = false;
+        self.0.saved.notify_all();
     }
 }
 

@@ -175,17 +175,7 @@ fn integer(bits: [u8; 3], size: u32, properties: &[u8]) -> Option<Dtype> {
     if properties != [0, 0, precision[0], precision[1]] {
         return None;
     }
-    Some(match (size, signed) {
-        (1, false) => Dtype::U8,
-        (1, true) => Dtype::I8,
-        (2, false) => Dtype::U16,
-        (2, true) => Dtype::I16,
-        (4, false) => Dtype::U32,
-        (4, true) => Dtype::I32,
-        (8, false) => Dtype::U64,
-        (8, true) => Dtype::I64,
-        _ => return None,
-    })
+    Dtype::integer(usize::try_from(size).ok()?, signed)
 }
 
 /// h5py's boolean: an enumeration of one byte, FALSE = 0, TRUE = 1.

@@ -60,17 +60,7 @@ fn is_plain(datatype: &Id) -> bool {
 fn integer(datatype: &Id, size: usize) -> Option<Dtype> {
     // SAFETY: the type is open, an integer, and the caller holds the lock.
     let signed = unsafe { H5Tget_sign(datatype.0) } == H5T_SGN_2;
-    Some(match (size, signed) {
-        (1, false) => Dtype::U8,
-        (1, true) => Dtype::I8,
-        (2, false) => Dtype::U16,
-        (2, true) => Dtype::I16,
-        (4, false) => Dtype::U32,
-        (4, true) => Dtype::I32,
-        (8, false) => Dtype::U64,
-        (8, true) => Dtype::I64,
-        _ => return None,
-    })
+    Dtype::integer(size, signed)
 }
 
 fn float(datatype: &Id) -> Option<Dtype> {
