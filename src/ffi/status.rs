@@ -148,3 +148,21 @@ pub extern "C" fn ckpt_version() -> u32 {
 
 /// The version of this header: major << 16 | minor << 8 | patch.
 pub const CKPT_VERSION: u32 = 0x000100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_status() {
+        assert_eq!(guard("ckpt_x", || panic!("number {}", 7)), CKPT_E_INTERNAL);
+        // SAFETY: the message is a string until this thread's next failure.
+        let message = unsafe { std::ffi::CStr::from_ptr(ckpt_last_error()) }.to_str().unwrap();
+        assert!(
+            message.starts_with("ckpt_x: a bug in libckpt") && message.ends_with("number 7"),
+            "{message}"
+        );
+        assert_eq!(ckpt_last_os_error(), 0);
+        assert_eq!(answer(3, || panic!("again")), 3);
+    }
+}
