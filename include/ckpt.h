@@ -667,6 +667,20 @@ enum ckpt_status ckpt_model_set_config(struct ckpt_model *model,
                                        const char *config_json);
 
 /**
+ * Sets one of the assets of a .keras file: what a layer keeps beside its weights, such as a vocabulary. A further
+ * call with the name replaces the bytes. Assets are not part of a .weights.h5 file: they are not written to one.
+ *
+ * @param name   UTF-8, below "assets/" in the archive: components joined by '/', none empty, ".", or "..", no
+ *               backslash; 65,528 bytes at most; never both an asset and a directory of others. Keras hands a layer's
+ *               load_assets() the directory "layers/<layer>", named as in ckpt_model_add().
+ * @param bytes  n bytes, copied; NULL is fine if n is 0
+ */
+enum ckpt_status ckpt_model_set_asset(struct ckpt_model *model,
+                                      const char *name,
+                                      const void *bytes,
+                                      size_t n);
+
+/**
  * Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
  *
  * @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other

@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use ckpt::layout::{Format, Layout, Options, Schema, Source, Stamp, plan};
+use ckpt::layout::{Assets, Format, Layout, Options, Schema, Source, Stamp, plan};
+use ckpt::reader::Reader;
 use ckpt::tensor::Dtype;
-use layout_support::{DATE, Scratch};
+use layout_support::{DATE, Scratch, materialize};
 use zip::{CompressionMethod, ZipArchive};
 
 /// A file whose only tensor has `len` zeros, which are holes in it.
@@ -68,6 +69,32 @@ fn a_small_file() {
     for config in ["{}".to_owned(), format!("{{\"größe\": \"{}\"}}", "x".repeat(1 << 20))] {
         let (layout, path) = zeros(&scratch, &config, 100);
         check(&layout, &path, &config, true);
+    }
+}
+
+/// As many members as 16 bits count, and more.
+#[test]
+fn many_assets() {
+    let scratch = Scratch::new("layout-zip-many");
+    let mut assets = Assets::new();
+    for i in 0..0xffff - 5 {
+        assets.set(&format!("{i:05}"), b"").unwrap();
+    }
+    for (name, bytes) in [("größe", &b"last but one"[..]), ("z", b"last"), ("~", b"1")] {
+        assets.set(name, bytes).unwrap();
+        let mut schema = Schema::new();
+        schema.add("x", Dtype::U8, &[0]).unwrap();
+        let options = Options { config: Some("{}"), assets: &assets, ..Options::default() };
+        let mut layout = plan(&schema, Format::Keras, &options).unwrap();
+        let path = scratch.path().join("many.keras");
+        std::fs::write(&path, materialize(&mut layout, &[vec![]], b"{}")).unwrap();
+        Reader::open(&path).unwrap().verify().unwrap();
+        let mut archive = ZipArchive::new(File::open(&path).unwrap()).unwrap();
+        let mut found = Vec::new();
+        let mut member = archive.by_name(&format!("assets/{name}")).unwrap();
+        member.read_to_end(&mut found).unwrap();
+        assert_eq!(found, bytes);
+        assert_eq!(member.last_modified().unwrap().to_string(), "2026-11-24 21:47:30");
     }
 }
 

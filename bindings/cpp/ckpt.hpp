@@ -200,6 +200,13 @@ class Model {
     detail::check(ckpt_model_set_config(handle_.get(), config_json.c_str()));
     return *this;
   }
+  /// Sets one of the assets of a .keras file: `bytes` is a container of bytes or characters, copied.
+  template <typename C, typename T = std::remove_pointer_t<decltype(std::declval<const C&>().data())>>
+  Model& set_asset(CString name, const C& bytes) {
+    static_assert(sizeof(T) == 1, "an asset is made of bytes");
+    detail::check(ckpt_model_set_asset(handle_.get(), name.c_str(), bytes.data(), bytes.size()));
+    return *this;
+  }
 
   /// Saves one file, with no policy, as a whole or not at all.
   void save(const Path& path) const { detail::check(ckpt_model_save(handle_.get(), path.c_str())); }

@@ -209,6 +209,30 @@ pub unsafe extern "C" fn ckpt_model_set_config(
     })
 }
 
+/// Sets one of the assets of a .keras file: what a layer keeps beside its weights, such as a vocabulary. A further
+/// call with the name replaces the bytes. Assets are not part of a .weights.h5 file: they are not written to one.
+///
+/// @param name   UTF-8, below "assets/" in the archive: components joined by '/', none empty, ".", or "..", no
+///               backslash; 65,528 bytes at most; never both an asset and a directory of others. Keras hands a layer's
+///               load_assets() the directory "layers/<layer>", named as in ckpt_model_add().
+/// @param bytes  n bytes, copied; NULL is fine if n is 0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_set_asset(
+    model: Option<&mut ckpt_model>,
+    name: *const c_char,
+    bytes: *const c_void,
+    n: usize,
+) -> ckpt_status {
+    guard("ckpt_model_set_asset", || {
+        let model = &mut some(model, "model")?.model;
+        // SAFETY: NULL or a string, by the header's contract.
+        let name = unsafe { string(name, "name") }?;
+        // SAFETY: NULL or `n` bytes, by the header's contract.
+        let bytes = unsafe { args::slice(bytes.cast::<u8>(), n, "bytes") }?;
+        model.set_asset(name, bytes)
+    })
+}
+
 /// Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
 ///
 /// @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other

@@ -4,6 +4,9 @@
 //! where HDF5 looks for a superblock, and one that keeps the data's alignment. (Behind a large configuration
 //! they could not: an extra field pads by at most 65,535 bytes.)
 
+use std::sync::Arc;
+
+use super::assets::{self, Assets};
 use super::crc::Parts;
 use super::zip::{self, DosTime, Member};
 use super::{Extent, Layout, METADATA, Options, Schema, Source, hdf5};
@@ -23,6 +26,8 @@ const MIDDLE: usize = 2;
 const CONFIG: usize = 3;
 /// The central directory.
 const DIRECTORY: usize = 4;
+/// The first asset: its local header, then its bytes. So do all that follow.
+const ASSETS: usize = 5;
 
 /// The date of a save whose clock was never set, and the first that zip can express.
 const NO_DATE: [u16; 6] = [1980, 1, 1, 0, 0, 0];
@@ -36,6 +41,8 @@ const JSON: usize = 1;
 pub(super) struct Archive {
     /// Weights, metadata, configuration.
     members: [Member; 3],
+    /// In the order of their names.
+    assets: Vec<Member>,
     /// Where the central directory begins.
     directory_at: u64,
     /// The weights as the extents that they are made of.
@@ -55,34 +62,49 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     let mut layout = Layout::new(hdf5::lay_out(schema, options.state_capacity)?, base);
     let weights_end = layout.size;
 
-    let archive = Archive::new(&layout.extents, weights_end - base, config);
-    layout.literals.resize_with(DIRECTORY + 1, Vec::new);
-    layout.literals[CONFIG] = config.as_bytes().to_vec();
-    archive.render(&mut layout.literals, NO_DATE);
-
-    let lens: Vec<u64> = layout.literals.iter().map(|l| l.len() as u64).collect();
-    let literal = |offset, i: usize| Extent { offset, len: lens[i], source: Source::Literal(i) };
-    layout.extents.insert(0, literal(0, WEIGHTS_HEADER));
-    layout.extents.push(literal(weights_end, MIDDLE));
-    if !config.is_empty() {
-        layout.extents.push(literal(weights_end + lens[MIDDLE], CONFIG));
+    let archive = Archive::new(&layout.extents, weights_end - base, config, options.assets);
+    layout.literals.resize_with(ASSETS, Arc::default);
+    layout.literals[CONFIG] = Arc::new(config.as_bytes().to_vec());
+    for (_, bytes) in options.assets.iter() {
+        layout.literals.extend([Arc::default(), Arc::clone(bytes)]);
     }
-    layout.extents.push(literal(archive.directory_at, DIRECTORY));
-    layout.size = archive.directory_at + lens[DIRECTORY];
+    archive.render(&mut layout.literals, NO_DATE);
+    let directory = layout.literals[DIRECTORY].len() as u64;
+    if directory > zip::MAX_DIRECTORY {
+        return Err(Error::new(
+            Status::Unsupported,
+            format!(
+                "the zip directory of a .keras file with {} assets has {directory} bytes, more than {}: make them \
+                 fewer, or their names shorter",
+                archive.assets.len(),
+                zip::MAX_DIRECTORY
+            ),
+        ));
+    }
+
+    let len = layout.literals[WEIGHTS_HEADER].len() as u64;
+    layout.extents.insert(0, Extent { offset: 0, len, source: Source::Literal(WEIGHTS_HEADER) });
+    for i in [MIDDLE, CONFIG].into_iter().chain(ASSETS..layout.literals.len()).chain([DIRECTORY]) {
+        let len = layout.literals[i].len() as u64;
+        if len > 0 {
+            layout.extents.push(Extent { offset: layout.size, len, source: Source::Literal(i) });
+        }
+        layout.size += len;
+    }
     layout.archive = Some(archive);
     Ok(layout)
 }
 
 impl Archive {
     /// The archive whose weights have `len` bytes and are made of these extents.
-    fn new(extents: &[Extent], len: u64, config: &str) -> Archive {
+    fn new(extents: &[Extent], len: u64, config: &str, assets: &Assets) -> Archive {
         let weights = Parts::new(extents.iter().map(|e| {
             let begin = e.offset - WEIGHTS_AT as u64;
             (begin, begin + e.len)
         }));
         let mut at = 0;
-        let mut member = |name, len, crc, header: Option<usize>| {
-            let member = Member { name, at, len, crc };
+        let mut member = |name: &str, len, crc, header: Option<usize>| {
+            let member = Member { name: name.to_owned(), at, len, crc };
             at += header.unwrap_or(member.header_len()) as u64 + len;
             member
         };
@@ -91,14 +113,19 @@ impl Archive {
             member("metadata.json", metadata_json(NO_DATE).len() as u64, 0, None),
             member("config.json", config.len() as u64, crc32fast::hash(config.as_bytes()), None),
         ];
-        Archive { members, directory_at: at, weights }
+        let assets = assets.iter().map(|(name, bytes)| {
+            let name = format!("{}{name}", assets::DIRECTORY);
+            member(&name, bytes.len() as u64, crc32fast::hash(bytes), None)
+        });
+        let assets = assets.collect();
+        Archive { members, assets, directory_at: at, weights }
     }
 
     /// Fills in what is known at a save. The metadata of HDF5 must be final.
     pub(super) fn seal(
         &mut self,
         extents: &[Extent],
-        literals: &mut [Vec<u8>],
+        literals: &mut [Arc<Vec<u8>>],
         crcs: &[u32],
         date: [u16; 6],
     ) {
@@ -113,22 +140,29 @@ impl Archive {
         self.render(literals, date);
     }
 
-    /// Writes the literals around the weights, all but [`CONFIG`].
-    fn render(&self, literals: &mut [Vec<u8>], date: [u16; 6]) {
+    /// Writes the literals around the members whose bytes are known: all but [`CONFIG`] and the assets' own.
+    fn render(&self, literals: &mut [Arc<Vec<u8>>], date: [u16; 6]) {
         let time = DosTime::new(date);
         let [weights, metadata, config] = &self.members;
-        let out = &mut literals[WEIGHTS_HEADER];
-        out.clear();
+        let out = cleared(&mut literals[WEIGHTS_HEADER]);
         weights.put_header(out, time, WEIGHTS_AT);
-        let out = &mut literals[MIDDLE];
-        out.clear();
+        let out = cleared(&mut literals[MIDDLE]);
         metadata.put_header(out, time, metadata.header_len());
         out.extend_from_slice(metadata_json(date).as_bytes());
         config.put_header(out, time, config.header_len());
-        let out = &mut literals[DIRECTORY];
-        out.clear();
-        zip::put_directory(out, &self.members, time, self.directory_at);
+        for (asset, header) in self.assets.iter().zip(literals[ASSETS..].iter_mut().step_by(2)) {
+            asset.put_header(cleared(header), time, asset.header_len());
+        }
+        let out = cleared(&mut literals[DIRECTORY]);
+        zip::put_directory(out, self.members.iter().chain(&self.assets), time, self.directory_at);
     }
+}
+
+/// A literal of ours, to be written anew.
+fn cleared(literal: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
+    let bytes = Arc::make_mut(literal);
+    bytes.clear();
+    bytes
 }
 
 /// `metadata.json`, of the same length at every date.

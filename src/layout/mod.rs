@@ -1,6 +1,7 @@
 //! *Where each byte goes*: a schema in, a list of extents out. No I/O, no C library, no unsafe.
 #![forbid(unsafe_code)]
 
+mod assets;
 mod bytes;
 mod config;
 mod crc;
@@ -13,9 +14,13 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
+pub use assets::Assets;
 pub use config::check_config;
 pub use keras::KERAS_VERSION;
 pub use schema::Schema;
+pub use zip::MAX_DIRECTORY;
+
+use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
 
@@ -76,13 +81,16 @@ pub struct Stamp {
 pub struct Options<'a> {
     /// `config.json`, which [`Format::Keras`] needs; it must have passed [`check_config`].
     pub config: Option<&'a str>,
+    /// What [`Format::Keras`] has under `assets/`; the other formats leave it out.
+    pub assets: &'a Assets,
     /// Room for [`Stamp::state`], in bytes.
     pub state_capacity: usize,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { config: None, state_capacity: own::STATE_CAPACITY }
+        static NONE: Assets = Assets::new();
+        Options { config: None, assets: &NONE, state_capacity: own::STATE_CAPACITY }
     }
 }
 
@@ -91,7 +99,8 @@ impl Default for Options<'_> {
 pub struct Layout {
     size: u64,
     extents: Vec<Extent>,
-    literals: Vec<Vec<u8>>,
+    /// Shared where someone else has them too: the assets.
+    literals: Vec<Arc<Vec<u8>>>,
     /// None for a file without `/libckpt`.
     slots: Option<own::Slots>,
     archive: Option<keras::Archive>,
@@ -119,12 +128,13 @@ impl Layout {
             let (begin, len) = (*run)?;
             Some(Extent { offset: base + begin, len, source: Source::Tensor(i) })
         }));
-        let literals = vec![image.metadata];
+        let literals = vec![Arc::new(image.metadata)];
         Layout { size: base + image.end, extents, literals, slots: Some(image.slots), archive: None }
     }
 
     /// A layout without slots, made of its parts: for tests of what moves the bytes.
     pub fn from_parts(size: u64, extents: Vec<Extent>, literals: Vec<Vec<u8>>) -> Layout {
+        let literals = literals.into_iter().map(Arc::new).collect();
         Layout { size, extents, literals, slots: None, archive: None }
     }
 
@@ -139,7 +149,7 @@ impl Layout {
     }
 
     /// The bytes of the literal extents. Final after [`Layout::seal`].
-    pub fn literals(&self) -> &[Vec<u8>] {
+    pub fn literals(&self) -> &[Arc<Vec<u8>>] {
         &self.literals
     }
 
@@ -158,7 +168,8 @@ impl Layout {
             let message = format!("sealing a file of {tensors} tensors with {} checksums", crcs.len());
             return Err(Error::new(Status::Internal, message));
         }
-        slots.fill(&mut self.literals[METADATA], crcs, &stamp.state)?;
+        let metadata: &mut Vec<u8> = Arc::make_mut(&mut self.literals[METADATA]);
+        slots.fill(metadata, crcs, &stamp.state)?;
         if let Some(archive) = &mut self.archive {
             archive.seal(&self.extents, &mut self.literals, crcs, stamp.date);
         }

@@ -13,7 +13,7 @@ fn schema() -> Schema {
 }
 
 fn options(state_capacity: usize) -> Options<'static> {
-    Options { config: Some("{}"), state_capacity }
+    Options { config: Some("{}"), state_capacity, ..Options::default() }
 }
 
 /// The file whose tensors have the byte 7 everywhere.
@@ -21,7 +21,7 @@ fn file(layout: &Layout) -> Vec<u8> {
     let mut file = vec![0; layout.size() as usize];
     for e in layout.extents() {
         let bytes = match e.source {
-            Source::Literal(i) => layout.literals()[i].clone(),
+            Source::Literal(i) => layout.literals()[i].to_vec(),
             Source::Tensor(_) => vec![7; e.len as usize],
         };
         file[e.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
@@ -83,6 +83,65 @@ fn the_weights_of_a_keras_file_are_the_weights_file() {
     // The CRC and the size in the local header.
     let field = |at: usize| u32::from_le_bytes(keras[at..at + 4].try_into().unwrap());
     assert_eq!([field(14), field(18)], [crc32fast::hash(&weights), weights.len() as u32]);
+}
+
+#[test]
+fn assets_follow_in_a_keras_file_alone() {
+    let mut assets = Assets::new();
+    for (name, bytes) in [("z", &b"zzz"[..]), ("layers/größe/a", b"first"), ("empty", b"")] {
+        assets.set(name, bytes).unwrap();
+    }
+    let options = |assets| Options { assets, ..options(32) };
+    let [weights, mut with] = FORMATS.map(|f| plan(&schema(), f, &options(&assets)).unwrap());
+    assert_eq!(file(&weights), file(&plan(&schema(), Format::WeightsH5, &options(&Assets::new())).unwrap()));
+    assert!(with.extents().windows(2).all(|w| w[0].offset + w[0].len <= w[1].offset));
+    assert!(with.extents().iter().all(|e| e.len > 0));
+
+    let date = [2026, 1, 2, 3, 4, 5];
+    with.seal(&crcs(), &Stamp { date, ..Stamp::default() }).unwrap();
+    let mut again = with.clone();
+    again.seal(&crcs(), &Stamp::default()).unwrap();
+    again.seal(&crcs(), &Stamp { date, ..Stamp::default() }).unwrap();
+    assert_eq!(file(&again), file(&with));
+
+    let file = file(&with);
+    let mut at = file.windows(11).position(|w| w == b"config.json").unwrap() + 11 + 2;
+    for (name, bytes) in
+        [("assets/empty", &b""[..]), ("assets/layers/größe/a", b"first"), ("assets/z", b"zzz")]
+    {
+        let half = |at: usize| u16::from_le_bytes([file[at], file[at + 1]]);
+        let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+        assert_eq!(file[at..at + 4], *b"PK\x03\x04");
+        let utf8 = if name.is_ascii() { 0 } else { 0x800 };
+        assert_eq!([half(at + 6), half(at + 8)], [utf8, 0]);
+        assert_eq!([word(at + 14), word(at + 18)], [crc32fast::hash(bytes), bytes.len() as u32]);
+        let data = at + 30 + name.len();
+        assert_eq!(file[at + 30..data], *name.as_bytes());
+        assert_eq!(file[data..data + bytes.len()], *bytes);
+        at = data + bytes.len();
+    }
+    assert_eq!(file[at..at + 4], *b"PK\x01\x02");
+}
+
+#[test]
+fn an_asset_is_not_copied() {
+    let mut assets = Assets::new();
+    assets.set("a", &[1; 100]).unwrap();
+    let mut layout = plan(&schema(), Format::Keras, &Options { assets: &assets, ..options(32) }).unwrap();
+    layout.seal(&crcs(), &Stamp::default()).unwrap();
+    let (_, bytes) = assets.iter().next().unwrap();
+    assert!(layout.literals().iter().any(|l| std::sync::Arc::ptr_eq(l, bytes)));
+}
+
+#[test]
+fn a_directory_that_the_reader_refuses_is_not_written() {
+    let mut assets = Assets::new();
+    for i in 0..1100 {
+        assets.set(&format!("{i}{}", "x".repeat(65_000)), b"").unwrap();
+    }
+    let e = plan(&schema(), Format::Keras, &Options { assets: &assets, ..options(32) }).unwrap_err();
+    assert_eq!(e.status(), Status::Unsupported);
+    assert!(e.message().contains("with 1100 assets"), "{e}");
 }
 
 #[test]

@@ -5,6 +5,13 @@ use super::bytes::Put;
 /// A 32-bit field cannot hold this or more: it holds this, and Zip64's extra field the true number.
 const LIMIT: u64 = 0xffff_ffff;
 
+/// The same of the number of members.
+const MEMBERS_LIMIT: u64 = 0xffff;
+
+/// A central directory of more bytes is refused by the reader, as made to do harm; so none is written. It has room
+/// for a million members.
+pub const MAX_DIRECTORY: u64 = 64 << 20;
+
 /// The header id of Zip64's extra field.
 const ZIP64_ID: u16 = 0x0001;
 
@@ -13,6 +20,9 @@ const PADDING_ID: u16 = u16::from_le_bytes(*b"ck");
 
 /// Bytes of an extra field before its data: id, length.
 const EXTRA_HEAD: usize = 4;
+
+/// The flag of a name that is UTF-8: of ASCII that goes without saying.
+const UTF8: u16 = 1 << 11;
 
 const VERSION: u16 = 20;
 const VERSION_ZIP64: u16 = 45;
@@ -26,7 +36,8 @@ const ATTRIBUTES: u32 = 0o100_600 << 16;
 /// A stored member.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
-    pub(super) name: &'static str,
+    /// At most 65,535 bytes.
+    pub(super) name: String,
     /// Where its local header begins.
     pub(super) at: u64,
     /// Bytes.
@@ -77,7 +88,7 @@ impl Member {
     /// What the local header and the directory have in common, from the version to the name's length.
     fn put_common(&self, out: &mut Vec<u8>, time: DosTime, zip64: bool) {
         out.put_u16(if zip64 { VERSION_ZIP64 } else { VERSION });
-        out.put_u16(0); // flags
+        out.put_u16(if self.name.is_ascii() { 0 } else { UTF8 });
         out.put_u16(0); // stored
         out.put_u16(time.time);
         out.put_u16(time.date);
@@ -111,14 +122,20 @@ impl Member {
 }
 
 /// Appends the central directory, which begins at `at`, and the records that end the archive.
-pub(super) fn put_directory(out: &mut Vec<u8>, members: &[Member], time: DosTime, at: u64) {
+pub(super) fn put_directory<'a>(
+    out: &mut Vec<u8>,
+    members: impl Iterator<Item = &'a Member>,
+    time: DosTime,
+    at: u64,
+) {
     let start = out.len();
+    let mut count = 0;
     for member in members {
         member.put_directory_entry(out, time);
+        count += 1;
     }
     let len = (out.len() - start) as u64;
-    let count = members.len() as u64;
-    if at >= LIMIT {
+    if at >= LIMIT || count >= MEMBERS_LIMIT {
         out.put(b"PK\x06\x06");
         out.put_u64(44); // bytes of this record that follow
         out.put_u16(UNIX | VERSION_ZIP64);
@@ -135,8 +152,8 @@ pub(super) fn put_directory(out: &mut Vec<u8>, members: &[Member], time: DosTime
     }
     out.put(b"PK\x05\x06");
     out.put_u32(0); // disks
-    out.put_u16(count as u16);
-    out.put_u16(count as u16);
+    out.put_u16(count.min(MEMBERS_LIMIT) as u16);
+    out.put_u16(count.min(MEMBERS_LIMIT) as u16);
     out.put_u32(field(len));
     out.put_u32(field(at));
     out.put_u16(0); // comment

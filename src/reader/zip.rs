@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result, Status};
+use crate::layout::MAX_DIRECTORY;
 use crate::reader::source::{Source, damaged};
 
 /// The first bytes of an archive that is not empty.
@@ -13,9 +14,6 @@ const END64: u64 = 56;
 const LOCATOR64: u64 = 20;
 const ENTRY: usize = 46;
 const LOCAL: u64 = 30;
-
-/// A central directory larger than this is made to do harm: it has room for a million members.
-const MAX_DIRECTORY: u64 = 64 << 20;
 
 /// A member, as the central directory describes it.
 #[derive(Clone, Debug)]

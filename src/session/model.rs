@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::engine::{self, Buffer, Disk, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
-use crate::layout::{self, Format, Layout, Schema, Stamp};
+use crate::layout::{self, Assets, Format, Layout, Schema, Stamp};
 use crate::reader::{Reader, Target};
 use crate::tensor::{Dtype, shape_text};
 
@@ -18,6 +18,7 @@ pub struct Model {
     schema: Schema,
     buffers: Vec<Buffer>,
     config: Option<String>,
+    assets: Assets,
     /// The last layout: a further save of the same format replays it. A save takes it out while bytes move.
     layout: Mutex<Option<(Format, Layout)>>,
 }
@@ -59,6 +60,13 @@ impl Model {
         Ok(())
     }
 
+    /// Sets `assets/name` of a `.keras` file.
+    pub fn set_asset(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.assets.set(name, bytes)?;
+        *self.layout.get_mut() = None;
+        Ok(())
+    }
+
     /// Saves one file, durably; its ending says what it is.
     pub fn save(&self, path: &Path) -> Result<()> {
         let format = Format::of(&path.to_string_lossy())?;
@@ -95,7 +103,11 @@ impl Model {
             Some((f, layout)) if f == format && layout.state_capacity() >= state_bytes => Ok(layout),
             _ => {
                 let capacity = state_bytes.next_power_of_two().max(layout::own::STATE_CAPACITY);
-                let options = layout::Options { config: self.config.as_deref(), state_capacity: capacity };
+                let options = layout::Options {
+                    config: self.config.as_deref(),
+                    assets: &self.assets,
+                    state_capacity: capacity,
+                };
                 layout::plan(&self.schema, format, &options)
             }
         }

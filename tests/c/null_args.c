@@ -222,6 +222,18 @@ static void model(void) {
   FAILS(ckpt_model_set_config(m, "{\"module\": \"keras\", \"config\": {}}"), INVALID, "class_name");
   FAILS(ckpt_model_set_config(m, "{\"module\": \"keras\", \"class_name\": \"Sequential\"}"), INVALID, "\"config\"");
 
+  FAILS(ckpt_model_set_asset(NULL, "a", "x", 1), INVALID, "model is NULL");
+  FAILS(ckpt_model_set_asset(m, NULL, "x", 1), INVALID, "name is NULL");
+  FAILS(ckpt_model_set_asset(m, not_utf8, "x", 1), INVALID, "name is not UTF-8");
+  FAILS(ckpt_model_set_asset(m, "a", NULL, 1), INVALID, "bytes is NULL, but 1 elements are announced");
+  FAILS(ckpt_model_set_asset(m, "a", "x", SIZE_MAX), INVALID, "bytes cannot hold");
+  FAILS(ckpt_model_set_asset(m, "", "x", 1), INVALID, "asset name '' has an empty component");
+  FAILS(ckpt_model_set_asset(m, "a//b", "x", 1), INVALID, "asset name 'a//b' has an empty component");
+  FAILS(ckpt_model_set_asset(m, "../a", "x", 1), INVALID, "the component '..'");
+  FAILS(ckpt_model_set_asset(m, "a\\b", "x", 1), INVALID, "a backslash");
+  OK(ckpt_model_set_asset(m, "a", NULL, 0));
+  FAILS(ckpt_model_set_asset(m, "a/b", "x", 1), INVALID, "an asset 'a'");
+
   FAILS(ckpt_model_save(NULL, "null_args/a.weights.h5"), INVALID, "model is NULL");
   FAILS(ckpt_model_save(m, NULL), INVALID, "path is NULL");
   FAILS(ckpt_model_save(m, not_utf8), INVALID, "path is not UTF-8");

@@ -36,7 +36,9 @@ struct Weights {
         .add("half", Dtype::F16, half, {2})
         .add("nothing", nothing, {0, 5})
         .set_name("layers/dense", "dense")
-        .set_config(R"({"module": "keras", "class_name": "Sequential", "config": {}})");
+        .set_config(R"({"module": "keras", "class_name": "Sequential", "config": {}})")
+        .set_asset("layers/words/vocabulary.txt", std::string_view("a\nb\n"))
+        .set_asset("nothing", std::vector<std::uint8_t>());
     return model;
   }
 };
@@ -102,6 +104,7 @@ static void refuses() {
   throws([&] { model.add("a", kernel.data(), {3, -2}); }, Status::InvalidArgument, "shape[1]");
   throws([&] { model.add("a/", kernel, {6}); }, Status::InvalidArgument, "path");
   throws([&] { model.set_config("{"); }, Status::InvalidArgument, "JSON");
+  throws([&] { model.set_asset("../a", std::string("x")); }, Status::InvalidArgument, "asset name '../a'");
   throws([&] { model.set_data("a", kernel.data()); }, Status::NotFound, "'a'");
   throws([&] { model.save("model/a.txt"); }, Status::Unsupported, "model/a.txt");
 

@@ -101,7 +101,7 @@ pub fn materialize(layout: &mut Layout, data: &[Vec<u8>], state: &[u8]) -> Vec<u
     let mut seen = vec![false; data.len()];
     for extent in layout.extents() {
         assert!(extent.len > 0 && extent.offset >= end, "{extent:?} begins before {end}");
-        let bytes = match extent.source {
+        let bytes: &[u8] = match extent.source {
             Source::Literal(i) => &layout.literals()[i],
             Source::Tensor(i) => {
                 assert_eq!(extent.offset % if extent.len >= 1 << 20 { 4096 } else { 64 }, 0);

@@ -48,8 +48,8 @@ class Lib:
         self(function, *args, ctypes.byref(out))
         return out
 
-    def model(self, tensors, names=(), config=None):
-        """A model of {path: array}; names are {group: name}. The arrays have to outlive it."""
+    def model(self, tensors, names=(), config=None, assets=()):
+        """A model of {path: array}; names are {group: name}, assets are {name: bytes}. The arrays have to outlive it."""
         model = self.make("ckpt_model_new")
         for path, a in dict(tensors).items():
             shape = (ctypes.c_int64 * a.ndim)(*a.shape)
@@ -60,10 +60,12 @@ class Lib:
             self("ckpt_model_set_name", model, group.encode(), name.encode())
         if config is not None:
             self("ckpt_model_set_config", model, config.encode())
+        for name, data in dict(assets).items():
+            self("ckpt_model_set_asset", model, name.encode(), data, ctypes.c_size_t(len(data)))
         return model
 
-    def save(self, path, tensors, names=(), config=None):
-        model = self.model(tensors, names, config)
+    def save(self, path, tensors, names=(), config=None, assets=()):
+        model = self.model(tensors, names, config, assets)
         try:
             self("ckpt_model_save", model, os.fspath(path).encode())
         finally:

@@ -1,6 +1,8 @@
 """Keras judges the files: what we write, it loads bit for bit, optimizer included; what it writes, we read."""
+import ctypes
 import json
 import os
+import subprocess
 import zipfile
 
 os.environ.setdefault("KERAS_BACKEND", "numpy")
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from capi import Lib
+from capi import Failure, Lib
 
 lib = Lib()
 
@@ -174,3 +176,104 @@ def test_the_archive_is_keras_own(tmp_path):
         data = open(tmp_path / "a.keras", "rb").read()
         assert data[4096:4104] == b"\x89HDF\r\n\x1a\n"
         assert data[4096:4096 + weights.file_size] == z.read("model.weights.h5")
+
+
+@keras.saving.register_keras_serializable("ckpt_tests")
+class Vocabulary(layers.Layer):
+    """A layer with files beside its weights."""
+
+    files = {}
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(2,), name="scale")
+
+    def call(self, x):
+        return x * self.scale
+
+    def save_assets(self, directory):
+        for name, data in self.files.items():
+            path = os.path.join(directory, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as f:
+                f.write(data)
+
+    def load_assets(self, directory):
+        self.files = {}
+        for where, _, names in os.walk(directory):
+            for path in (os.path.join(where, name) for name in names):
+                with open(path, "rb") as f:
+                    self.files[os.path.relpath(path, directory)] = f.read()
+
+
+FILES = {"vocabulary.txt": b"the\nquick\n", "größe/✓.bin": np.arange(100_000, dtype="uint32").tobytes(), "empty": b""}
+
+
+def with_assets():
+    model = keras.Sequential([layers.Input((2,)), Vocabulary(), layers.Dense(2), Vocabulary()])
+    model.layers[0].files, model.layers[2].files = FILES, {"other": b"\0\xff"}
+    return model
+
+
+def test_keras_loads_our_assets(tmp_path):
+    model = build(with_assets)
+    want = values(model)
+    model.save(tmp_path / "keras.keras")
+    with zipfile.ZipFile(tmp_path / "keras.keras") as z:
+        z.extract("model.weights.h5", tmp_path)
+        config = z.read("config.json").decode()
+        assets = {n: z.read(n) for n in z.namelist() if n.startswith("assets/")}
+    assert sorted(assets) == sorted([*(f"assets/layers/vocabulary/{n}" for n in FILES),
+                                     "assets/layers/vocabulary_1/other"])
+    tensors, names = as_h5(tmp_path / "model.weights.h5")
+    assert_same(lib.read(tmp_path / "keras.keras"), tensors)
+    given = {name.removeprefix("assets/"): data for name, data in assets.items()}
+    lib.save(tmp_path / "ours.keras", tensors, names, config, given)
+
+    with zipfile.ZipFile(tmp_path / "ours.keras") as z:
+        assert z.testzip() is None
+        assert z.namelist() == ["model.weights.h5", "metadata.json", "config.json",
+                                *sorted(assets, key=lambda name: name.encode())]
+        assert all(i.compress_type == zipfile.ZIP_STORED for i in z.infolist())
+        assert {n: z.read(n) for n in assets} == assets
+    told = subprocess.run(["unzip", "-t", tmp_path / "ours.keras"], capture_output=True)
+    assert told.returncode == 0, told
+    assert_same(lib.read(tmp_path / "ours.keras"), tensors)
+    assert_same(as_h5(tmp_path / "ours.keras")[0], tensors)
+
+    keras.utils.clear_session()
+    loaded = keras.models.load_model(tmp_path / "ours.keras")
+    assert_same(dict(zip(want, values(loaded).values())), want)
+    assert loaded.layers[0].files == FILES
+    assert loaded.layers[2].files == {"other": b"\0\xff"}
+
+
+def test_assets_of_one_model(tmp_path):
+    config = json.dumps({"module": "keras", "class_name": "Sequential", "config": {"layers": []}})
+    x = {"x": np.arange(3, dtype="float32")}
+    model = lib.model(x, config=config, assets={"a/b": b"first"})
+
+    def saved(name="a.keras"):
+        lib("ckpt_model_save", model, os.fspath(tmp_path / name).encode())
+        with open(tmp_path / name, "rb") as f:
+            if not zipfile.is_zipfile(f):
+                return None
+        with zipfile.ZipFile(tmp_path / name) as z:
+            return {n: z.read(n) for n in z.namelist()[3:]}
+
+    def put(name, data):
+        data = ctypes.create_string_buffer(data, len(data)) if data is not None else None
+        lib("ckpt_model_set_asset", model, name.encode(), data, ctypes.c_size_t(len(data) if data else 0))
+        if data:
+            ctypes.memset(data, 0, len(data))  # it was copied
+
+    assert saved() == {"assets/a/b": b"first"}
+    put("a/b", b"second")
+    put("c", None)
+    assert saved() == {"assets/a/b": b"second", "assets/c": b""}
+    with pytest.raises(Failure, match="cannot be a directory"):
+        put("a", b"")
+    assert saved() == {"assets/a/b": b"second", "assets/c": b""}
+    assert saved("a.weights.h5") is None
+    lib.save(tmp_path / "b.weights.h5", x)
+    assert (tmp_path / "a.weights.h5").read_bytes() == (tmp_path / "b.weights.h5").read_bytes()
+    lib.c.ckpt_model_free(model)
