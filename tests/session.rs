@@ -88,6 +88,32 @@ fn the_save_counter_goes_on_from_the_largest_that_is_there() {
 }
 
 #[test]
+fn the_save_counter_is_found_however_the_path_is_written() {
+    let dir = Scratch::new("slashes");
+    let mut values = [1.0f32; 5];
+    let model = model(&mut values);
+    for (n, below) in
+        ["/m-{epoch}.weights.h5", "./m-{epoch}.weights.h5", "m-{epoch}.weights.h5"].iter().enumerate()
+    {
+        let session = Session::new(&dir.template(below), weights_only()).unwrap();
+        save(&session, 0, &[("val_loss", 0.5)], &model);
+        assert_eq!(state(&dir.0.join("m-1.weights.h5"))["save"], n as u64 + 1, "{below}");
+    }
+}
+
+#[test]
+fn links_that_lead_back_are_not_followed_for_ever() {
+    let dir = Scratch::new("loops");
+    for link in 0..10 {
+        std::os::unix::fs::symlink(".", dir.0.join(link.to_string())).unwrap();
+    }
+    let template = dir.template("{epoch}/{batch}/{loss}/{val_loss}/{acc}/{val_acc}/{a}/{b}/m.weights.h5");
+    let mut options = weights_only();
+    options.policy.save_freq = 1;
+    Session::new(&template, options).unwrap();
+}
+
+#[test]
 fn leftovers_go_from_every_directory_of_the_template_and_from_no_other() {
     let dir = Scratch::new("leftovers");
     for below in ["run-1", "run-1/deeper"] {
@@ -207,6 +233,21 @@ fn directories_go_with_the_last_file_that_they_were_made_for() {
         }
     }
     assert_eq!(dir.files(), ["1", "3", "5"], "1 was there before, 3 is not empty");
+
+    // A directory of somebody else's in the place of ours is not ours.
+    fs::remove_dir_all(dir.0.join("5")).unwrap();
+    fs::create_dir_all(dir.0.join("5/a")).unwrap();
+    save(&session, 5, &[("loss", 0.5)], &model);
+    assert_eq!(dir.files(), ["1", "3", "5", "6"]);
+
+    fs::create_dir(dir.0.join("up")).unwrap();
+    let mut options = weights_only();
+    options.policy.keep_last = 1;
+    let session = Session::new(&dir.template("up/../{epoch}0/x.weights.h5"), options).unwrap();
+    for epoch in 0..3 {
+        save(&session, epoch, &[("loss", 0.5)], &model);
+    }
+    assert_eq!(dir.files(), ["1", "3", "30", "5", "6", "up"]);
 }
 
 #[test]

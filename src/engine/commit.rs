@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::error::{Error, Result, Status};
@@ -37,8 +37,8 @@ pub struct Written {
     pub path: PathBuf,
     /// Which file it is.
     pub id: FileId,
-    /// How many of the directories that it is in were made for it, the innermost first.
-    pub made_dirs: usize,
+    /// The directories that were made for it, each as `path` is.
+    pub made_dirs: Vec<PathBuf>,
 }
 
 /// What a save did.
@@ -113,10 +113,9 @@ pub fn save(
     let id = retry(|| storage.info(temp.path())).map_err(|e| failed("look at", e))?.id;
     // From another directory it may not be found then; no reason to lose the save.
     let real_dir = retry(|| storage.real_path(dir)).unwrap_or_else(|_| dir.to_owned());
+    let made_dirs = made.dirs.iter().filter_map(|dir| retry(|| storage.real_path(dir)).ok()).collect();
     temp.rename(&path).map_err(|e| failed("replace", e))?;
-    let made_dirs = made.keep();
-    // Behind a "..", those that were made are not those that the file is in.
-    let made_dirs = if dir.components().any(|c| c == Component::ParentDir) { 0 } else { made_dirs };
+    made.keep();
     if options.durable {
         retry(|| storage.sync_dir(dir)).map_err(|e| {
             let stands =
@@ -274,9 +273,8 @@ impl MadeDirs<'_> {
         Ok(())
     }
 
-    /// Lets them stay; how many there are.
-    fn keep(mut self) -> usize {
-        std::mem::take(&mut self.dirs).len()
+    fn keep(mut self) {
+        self.dirs.clear();
     }
 }
 

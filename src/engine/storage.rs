@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -125,7 +125,7 @@ pub struct Disk;
 impl Storage for Disk {
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(file))
+        Ok(Box::new(above_stdio(file)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
@@ -237,6 +237,20 @@ impl Handle for fs::File {
         // SAFETY: `fd` is open, and nobody else has it since `into_raw_fd` gave it up.
         if unsafe { libc::close(fd) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+/// The file on a descriptor that no standard stream has: a host that has closed one of its own may still print to it.
+fn above_stdio(file: fs::File) -> io::Result<fs::File> {
+    if file.as_raw_fd() > libc::STDERR_FILENO {
+        return Ok(file);
+    }
+    // SAFETY: fcntl takes a descriptor, which `file` keeps open, and no pointer.
+    let fd = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` is open, new, and nobody else's.
+    Ok(unsafe { fs::File::from_raw_fd(fd) })
 }
 
 /// Reserves the blocks of a file's first `size` bytes and makes it that long.

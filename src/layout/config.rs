@@ -47,8 +47,7 @@ pub fn check_config(json: &str) -> Result<()> {
 
 /// The text with a number of the same length for each of Python's words that JSON does not have.
 fn strict(json: &str) -> Cow<'_, str> {
-    const WORDS: [(&str, &str); 2] = [("NaN", "111"), ("Infinity", "11111111")];
-    if !WORDS.iter().any(|(word, _)| json.contains(word)) {
+    if !json.contains("NaN") && !json.contains("Infinity") {
         return Cow::Borrowed(json);
     }
     // Between the quotes of strings; an escaped quote ends none.
@@ -63,16 +62,31 @@ fn strict(json: &str) -> Cow<'_, str> {
             ends
         });
         let (string, tail) = string.split_at(end.map_or(string.len(), |end| end + 2));
-        out.push_str(&replace(outside, &WORDS));
+        replace_words(outside, &mut out);
         out.push_str(string);
         rest = tail;
     }
-    out.push_str(&replace(rest, &WORDS));
+    replace_words(rest, &mut out);
     Cow::Owned(out)
 }
 
-fn replace(text: &str, words: &[(&str, &str)]) -> String {
-    words.iter().fold(text.to_owned(), |text, (word, number)| text.replace(word, number))
+/// Appends text without strings, Python's words in it replaced: whole ones, since JSON has none with such a part.
+fn replace_words(text: &str, out: &mut String) {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
+    let mut rest = text;
+    while let Some(start) = rest.find(in_word) {
+        let (gap, tail) = rest.split_at(start);
+        let (word, tail) = tail.split_at(tail.find(|c| !in_word(c)).unwrap_or(tail.len()));
+        out.push_str(gap);
+        out.push_str(match word {
+            "NaN" => "111",
+            "Infinity" => "11111111",
+            "-Infinity" => "-11111111",
+            other => other,
+        });
+        rest = tail;
+    }
+    out.push_str(rest);
 }
 
 /// What a JSON value is.
@@ -153,6 +167,9 @@ mod tests {
             ),
             (r#"{"class_name": "M", "config": {"a": nan}, "module": "keras"}"#, "is not JSON"),
             (r#"{"class_name": "M", "config": {"a": --Infinity}, "module": "keras"}"#, "is not JSON"),
+            (r#"{"class_name": "M", "config": {"a": -NaN}, "module": "keras"}"#, "is not JSON"),
+            (r#"{"class_name": "M", "config": {"a": 1NaN}, "module": "keras"}"#, "is not JSON"),
+            (r#"{"class_name": "M", "config": {"a": 1eInfinity}, "module": "keras"}"#, "is not JSON"),
             (r#"{"class_name": NaN, "config": {}, "module": "keras"}"#, "has a number as \"class_name\""),
         ] {
             let e = check_config(json).unwrap_err();

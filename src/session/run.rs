@@ -146,11 +146,11 @@ impl Session {
                 return Err(Error::new(Status::State, "another thread is in ckpt_save on this session"));
             }
             let ticket = core.policy.accept()?;
-            core.saving = true;
             // A number is never used twice: a save that fails late may have left its file.
             core.saves += 1;
             let monitor = &core.policy.options().monitor;
             let state = TrainingState::of(core.saves, monitor, ticket.due(), &core.policy.state()).to_json();
+            core.saving = true;
             (ticket, state, core.saves)
         };
         let saving = Saving(self);
@@ -168,8 +168,7 @@ impl Session {
                     });
                     core.policy.confirm(ticket);
                     let file = stats.file.path.to_string_lossy().into_owned();
-                    let made = stats.file.path.ancestors().skip(1).take(stats.file.made_dirs);
-                    core.dirs.extend(made.map(Path::to_owned));
+                    core.dirs.extend(stats.file.made_dirs.iter().cloned());
                     core.files.insert(counter, Saved { shown: path, file: stats.file });
                     (Ok(()), core.keep(Record { path: file, counter, epoch, value }))
                 }
@@ -180,12 +179,35 @@ impl Session {
             }
         };
         // Before the next save may begin: it could be one to the path of a file that goes.
-        let removed: Vec<(Level, String)> = dropped.iter().map(remove).collect();
-        self.core.lock().remove_empty_dirs(&dropped);
+        let removed: Vec<(Level, String)> = dropped.iter().map(|saved| self.remove(saved)).collect();
+        if let (Ok(()), Some(stats)) = (&result, &mut self.core.lock().stats) {
+            stats.stall_secs = begin.elapsed().as_secs_f64();
+        }
         drop(saving);
         self.tell();
         removed.iter().for_each(|(level, line)| self.log.line(*level, line));
         result
+    }
+
+    /// Removes a file that no rule keeps, with the directories that were made for it where nothing is left in them;
+    /// says what became of it: the save that brought it about has succeeded.
+    fn remove(&self, saved: &Saved) -> (Level, String) {
+        let path = &saved.shown;
+        match engine::remove(&Disk, &saved.file) {
+            Ok(true) => {}
+            Ok(false) => {
+                return (Level::Warn, format!("'{path}' is no longer the file of this session: left alone"));
+            }
+            Err(e) => return (Level::Warn, e.message().to_owned()),
+        }
+        for dir in saved.file.path.ancestors().skip(1) {
+            let ours = self.core.lock().dirs.contains(dir);
+            if !ours || !engine::remove_dir(&Disk, dir) {
+                break;
+            }
+            self.core.lock().dirs.remove(dir);
+        }
+        (Level::Debug, format!("removed '{path}': no keep_* rule keeps it"))
     }
 
     /// Waits for a save that another thread is making.
@@ -265,32 +287,10 @@ impl Core {
         dropped
     }
 
-    /// Removes the directories that were made for these files, where nothing is left in them.
-    fn remove_empty_dirs(&mut self, dropped: &[Saved]) {
-        for saved in dropped {
-            for dir in saved.file.path.ancestors().skip(1) {
-                if !self.dirs.contains(dir) || !engine::remove_dir(&Disk, dir) {
-                    break;
-                }
-                self.dirs.remove(dir);
-            }
-        }
-    }
-
     fn best_file(&self) -> Result<&Saved> {
         self.retention.best().and_then(|record| self.files.get(&record.counter)).ok_or_else(|| {
             let monitor = &self.policy.options().monitor;
             Error::new(Status::NotFound, format!("no save stands that had '{monitor}' in its logs"))
         })
-    }
-}
-
-/// Removes a file that no rule keeps, and says what became of it: the save that brought it about has succeeded.
-fn remove(saved: &Saved) -> (Level, String) {
-    let path = &saved.shown;
-    match engine::remove(&Disk, &saved.file) {
-        Ok(true) => (Level::Debug, format!("removed '{path}': no keep_* rule keeps it")),
-        Ok(false) => (Level::Warn, format!("'{path}' is no longer the file of this session: left alone")),
-        Err(e) => (Level::Warn, e.message().to_owned()),
     }
 }

@@ -39,9 +39,10 @@ impl<'a> TrainingState<'a> {
     }
 }
 
-/// The number of a save, from its state.
+/// The number of a save, from its state; one that no training can have come to is none.
 pub fn save_counter(json: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Value>(json).ok()?.get("save")?.as_u64()
+    let save = serde_json::from_slice::<Value>(json).ok()?.get("save")?.as_u64();
+    save.filter(|&n| n <= u64::MAX / 2)
 }
 
 /// JSON has no word for NaN and the infinities: they are strings.
@@ -73,5 +74,6 @@ mod tests {
         assert_eq!(value["best"], "inf");
         assert_eq!(save_counter(&json), Some(7));
         assert_eq!(save_counter(b"{"), None);
+        assert_eq!(save_counter(br#"{"save": 18446744073709551615}"#), None);
     }
 }

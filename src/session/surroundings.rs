@@ -1,6 +1,7 @@
 //! What a session finds where its files will go: leftovers of saves that were cut off, and earlier checkpoints.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::engine::{self, Disk};
@@ -14,13 +15,10 @@ use super::state::save_counter;
 /// of the checkpoints that it could have written; 0 where there is none. What fails is logged: the first save will
 /// say it again where it matters.
 pub fn look_around(template: &Template, log: &Log) -> u64 {
-    let top = match template.fixed_dir() {
-        "" => String::new(),
-        dir if dir.ends_with('/') => dir.to_owned(),
-        dir => format!("{dir}/"),
-    };
-    let mut visit = Visit { template, log, newest: 0 };
-    visit.directory(&top, template.source().matches('/').count());
+    let top = template.fixed_dir();
+    let depth = template.source().matches('/').count() - top.matches('/').count();
+    let mut visit = Visit { template, log, newest: 0, open: Vec::new() };
+    visit.directory(top, depth);
     visit.newest
 }
 
@@ -28,6 +26,8 @@ struct Visit<'a> {
     template: &'a Template,
     log: &'a Log,
     newest: u64,
+    /// Device and inode of the directories on the way to where the visit is: links may lead back.
+    open: Vec<(u64, u64)>,
 }
 
 impl Visit<'_> {
@@ -42,7 +42,8 @@ impl Visit<'_> {
             }),
             Err(e) => self.log.line(Level::Warn, e.message()),
         }
-        let Ok(entries) = fs::read_dir(dir) else { return };
+        let (Ok(here), Ok(entries)) = (fs::metadata(dir), fs::read_dir(dir)) else { return };
+        self.open.push((here.dev(), here.ino()));
         for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
             let path = format!("{prefix}{name}");
@@ -53,11 +54,14 @@ impl Visit<'_> {
             }
             let Ok(what) = fs::metadata(&path) else { continue };
             if what.is_dir() && is_dir && depth > 0 {
-                self.directory(&below, depth - 1);
+                if !self.open.contains(&(what.dev(), what.ino())) {
+                    self.directory(&below, depth - 1);
+                }
             } else if what.is_file() && is_file {
                 let state = reader::training_state(Path::new(&path));
                 self.newest = self.newest.max(state.as_deref().and_then(save_counter).unwrap_or(0));
             }
         }
+        self.open.pop();
     }
 }

@@ -70,15 +70,11 @@ impl Template {
         names
     }
 
-    /// The directory that every path of this template is in: up to the last `/` before the first field, without
-    /// it; "" is the current directory.
+    /// What every path of this template begins with: all up to the last `/` before the first field, with it; "" is
+    /// the current directory.
     pub fn fixed_dir(&self) -> &str {
         let Some(Part::Literal(text)) = self.parts.first() else { return "" };
-        match text.rfind('/') {
-            Some(0) => "/",
-            Some(end) => text.get(..end).unwrap_or_default(),
-            None => "",
-        }
+        text.rfind('/').and_then(|end| text.get(..=end)).unwrap_or_default()
     }
 
     /// Could this template have written this path? Never a wrong no; a yes where the characters fit.

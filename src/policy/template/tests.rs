@@ -187,13 +187,14 @@ fn failures_at_run_time_say_what_failed() {
 #[test]
 fn fixed_dir_ends_before_the_first_field() {
     let cases = [
-        ("a/b/w-{epoch}.keras", "a/b"),
-        ("a/{epoch}/w.keras", "a"),
-        ("{{a}}/b{epoch}/c", "{a}"),
+        ("a/b/w-{epoch}.keras", "a/b/"),
+        ("a/{epoch}/w.keras", "a/"),
+        ("{{a}}/b{epoch}/c", "{a}/"),
+        ("a//b-{epoch}", "a//"),
         ("/{epoch}", "/"),
         ("w.keras", ""),
         ("{epoch}/w.keras", ""),
-        ("a/b.keras", "a"),
+        ("a/b.keras", "a/"),
     ];
     for (source, dir) in cases {
         assert_eq!(parse(source).unwrap().fixed_dir(), dir, "{source}");
