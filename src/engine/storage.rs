@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -124,8 +124,9 @@ pub struct Disk;
 
 impl Storage for Disk {
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>> {
+        let _streams = closed_streams();
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(above_stdio(file)?))
+        Ok(Box::new(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
@@ -239,18 +240,11 @@ impl Handle for fs::File {
     }
 }
 
-/// The file on a descriptor that no standard stream has: a host that has closed one of its own may still print to it.
-fn above_stdio(file: fs::File) -> io::Result<fs::File> {
-    if file.as_raw_fd() > libc::STDERR_FILENO {
-        return Ok(file);
-    }
-    // SAFETY: fcntl takes a descriptor, which `file` keeps open, and no pointer.
-    let fd = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` is open, new, and nobody else's.
-    Ok(unsafe { fs::File::from_raw_fd(fd) })
+/// Takes the descriptors of the standard streams that the host has closed, for as long as the result lives: a file
+/// that got one of them would receive what the host still prints.
+fn closed_streams() -> Vec<fs::File> {
+    let null = || fs::File::open("/dev/null").ok().filter(|file| file.as_raw_fd() <= libc::STDERR_FILENO);
+    std::iter::from_fn(null).collect()
 }
 
 /// Reserves the blocks of a file's first `size` bytes and makes it that long.
