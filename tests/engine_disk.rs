@@ -2,50 +2,22 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at an error")]
 
 mod engine_support;
+mod scratch;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ckpt::engine::{Disk, WriteOptions, sweep};
 use ckpt::error::{Error, Status};
 use engine_support::{Model, model};
+use scratch::Scratch;
 
 const DURABLE: WriteOptions = WriteOptions { threads: 0, durable: true };
 const FAST: WriteOptions = WriteOptions { threads: 0, durable: false };
-
-/// A directory that goes with the test.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> Place {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("ckpt-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir(&dir).unwrap();
-        Place(dir)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn small(fill: u8) -> Model {
     model(fill, &[100, 5000, 77, 300_000])
@@ -60,8 +32,8 @@ fn refused(path: &Path, status: Status, os: i32, expected: &str) -> Error {
 
 #[test]
 fn writes_a_file_and_replaces_it() {
-    let place = Place::new();
-    let path = place.path("a/b/x.keras");
+    let place = Scratch::new("disk");
+    let path = place.join("a/b/x.keras");
     for (fill, options) in [(1, DURABLE), (2, FAST), (3, WriteOptions { threads: 3, durable: true })] {
         let model = model(fill, &[100, 9 << 20, 0x1234, 6 << 20, 1, 1 << 20]);
         let stats = model.save(&Disk, &path, options).unwrap();
@@ -69,7 +41,7 @@ fn writes_a_file_and_replaces_it() {
         assert_eq!(stats.bytes, model.file.len() as u64);
         assert!(stats.write_secs > 0.0 && stats.sync_secs > 0.0);
     }
-    assert_eq!(fs::read_dir(place.path("a/b")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(place.join("a/b")).unwrap().count(), 1);
 }
 
 #[test]
@@ -82,91 +54,91 @@ fn writes_to_a_name_in_the_current_directory() {
 
 #[test]
 fn refuses_what_cannot_be_a_file() {
-    let place = Place::new();
-    fs::create_dir(place.path("dir")).unwrap();
-    fs::write(place.path("file"), b"x").unwrap();
-    refused(&place.path("dir"), Status::Io, libc::EISDIR, "expected the path of a file");
-    refused(&place.path("file/x.keras"), Status::Io, libc::ENOTDIR, "is a file");
-    refused(&place.path("file/a/x.keras"), Status::Io, libc::ENOTDIR, "is a file");
+    let place = Scratch::new("disk");
+    fs::create_dir(place.join("dir")).unwrap();
+    fs::write(place.join("file"), b"x").unwrap();
+    refused(&place.join("dir"), Status::Io, libc::EISDIR, "expected the path of a file");
+    refused(&place.join("file/x.keras"), Status::Io, libc::ENOTDIR, "is a file");
+    refused(&place.join("file/a/x.keras"), Status::Io, libc::ENOTDIR, "is a file");
     refused(Path::new("/dev/null"), Status::Io, libc::EINVAL, "no regular file");
-    refused(&place.path(&"x".repeat(300)), Status::Io, libc::ENAMETOOLONG, "cannot save to");
-    refused(&place.path(&format!("{}/x", "d".repeat(300))), Status::Io, libc::ENAMETOOLONG, "cannot save to");
+    refused(&place.join("x".repeat(300)), Status::Io, libc::ENAMETOOLONG, "cannot save to");
+    refused(&place.join(format!("{}/x", "d".repeat(300))), Status::Io, libc::ENAMETOOLONG, "cannot save to");
     for path in ["", "x/", "x/.", "..", "/"] {
         refused(Path::new(path), Status::InvalidArgument, 0, "expected the path of a file");
     }
     assert_eq!(place.names(), ["dir", "file"]);
-    assert_eq!(fs::read(place.path("file")).unwrap(), b"x");
+    assert_eq!(fs::read(place.join("file")).unwrap(), b"x");
 }
 
 #[test]
 fn refuses_a_place_that_cannot_be_written() {
     // Root may write everywhere but in /sys; others are shut out as usual.
-    let place = Place::new();
-    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o555)).unwrap();
-    let shut = fs::write(place.path("probe"), b"").is_err();
-    let dir = if shut { &place.0 } else { Path::new("/sys/kernel") };
+    let place = Scratch::new("disk");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let shut = fs::write(place.join("probe"), b"").is_err();
+    let dir = if shut { place.path() } else { Path::new("/sys/kernel") };
     let error = small(1).save(&Disk, &dir.join("x.keras"), DURABLE).unwrap_err();
     assert_eq!(error.status(), Status::Io);
     assert!(matches!(error.os(), libc::EACCES | libc::EPERM | libc::EROFS), "{error}");
     assert!(error.message().contains(&format!("create a file in '{}'", dir.display())), "{error}");
-    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
 fn follows_links_and_leaves_them() {
-    let place = Place::new();
-    fs::create_dir_all(place.path("disk/deep")).unwrap();
-    symlink("disk/deep/../real.keras", place.path("link.keras")).unwrap();
-    symlink(place.path("link.keras"), place.path("second.keras")).unwrap();
+    let place = Scratch::new("disk");
+    fs::create_dir_all(place.join("disk/deep")).unwrap();
+    symlink("disk/deep/../real.keras", place.join("link.keras")).unwrap();
+    symlink(place.join("link.keras"), place.join("second.keras")).unwrap();
     for fill in [1, 2] {
-        small(fill).save(&Disk, &place.path("second.keras"), DURABLE).unwrap();
-        assert!(fs::read(place.path("disk/real.keras")).unwrap() == small(fill).file);
+        small(fill).save(&Disk, &place.join("second.keras"), DURABLE).unwrap();
+        assert!(fs::read(place.join("disk/real.keras")).unwrap() == small(fill).file);
     }
-    assert!(fs::symlink_metadata(place.path("link.keras")).unwrap().is_symlink());
+    assert!(fs::symlink_metadata(place.join("link.keras")).unwrap().is_symlink());
     assert_eq!(place.names(), ["disk", "link.keras", "second.keras"]);
-    symlink("circle.keras", place.path("circle.keras")).unwrap();
-    refused(&place.path("circle.keras"), Status::Io, libc::ELOOP, "circle");
+    symlink("circle.keras", place.join("circle.keras")).unwrap();
+    refused(&place.join("circle.keras"), Status::Io, libc::ELOOP, "circle");
 }
 
 #[test]
 fn a_hard_link_keeps_the_old_file() {
-    let place = Place::new();
-    small(1).save(&Disk, &place.path("x.keras"), DURABLE).unwrap();
-    fs::hard_link(place.path("x.keras"), place.path("kept.keras")).unwrap();
-    small(2).save(&Disk, &place.path("x.keras"), DURABLE).unwrap();
-    assert!(fs::read(place.path("kept.keras")).unwrap() == small(1).file);
-    assert!(fs::read(place.path("x.keras")).unwrap() == small(2).file);
+    let place = Scratch::new("disk");
+    small(1).save(&Disk, &place.join("x.keras"), DURABLE).unwrap();
+    fs::hard_link(place.join("x.keras"), place.join("kept.keras")).unwrap();
+    small(2).save(&Disk, &place.join("x.keras"), DURABLE).unwrap();
+    assert!(fs::read(place.join("kept.keras")).unwrap() == small(1).file);
+    assert!(fs::read(place.join("x.keras")).unwrap() == small(2).file);
 }
 
 #[test]
 fn permissions_are_those_of_open_or_of_the_old_file() {
-    let place = Place::new();
-    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().mode() & 0o7777;
-    fs::write(place.path("open"), b"").unwrap();
-    small(1).save(&Disk, &place.path("new.keras"), FAST).unwrap();
+    let place = Scratch::new("disk");
+    let mode = |name: &str| fs::metadata(place.join(name)).unwrap().mode() & 0o7777;
+    fs::write(place.join("open"), b"").unwrap();
+    small(1).save(&Disk, &place.join("new.keras"), FAST).unwrap();
     assert_eq!(mode("new.keras"), mode("open"));
     for bits in [0o600, 0o664, 0o444] {
-        fs::set_permissions(place.path("new.keras"), fs::Permissions::from_mode(bits)).unwrap();
-        small(2).save(&Disk, &place.path("new.keras"), FAST).unwrap();
+        fs::set_permissions(place.join("new.keras"), fs::Permissions::from_mode(bits)).unwrap();
+        small(2).save(&Disk, &place.join("new.keras"), FAST).unwrap();
         assert_eq!(mode("new.keras"), bits);
     }
 }
 
 #[test]
 fn a_full_disk_keeps_the_old_file() {
-    let place = Place::new();
+    let place = Scratch::new("disk");
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&place.0).output();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(place.path()).output();
     if !mounted.is_ok_and(|m| m.status.success()) {
         println!("not run: only root can mount a small disk");
         return;
     }
-    let path = place.path("x.keras");
+    let path = place.join("x.keras");
     small(1).save(&Disk, &path, DURABLE).unwrap();
     let error = model(2, &[2 << 20]).save(&Disk, &path, DURABLE);
     let old = fs::read(&path).unwrap();
     let names = place.names();
-    assert!(Command::new("umount").arg(&place.0).status().unwrap().success());
+    assert!(Command::new("umount").arg(place.path()).status().unwrap().success());
     let error = error.unwrap_err();
     assert_eq!((error.status(), error.os()), (Status::NoSpace, libc::ENOSPC), "{error}");
     assert!(error.message().contains("no room for") && error.message().contains("x.keras"), "{error}");
@@ -176,12 +148,12 @@ fn a_full_disk_keeps_the_old_file() {
 
 #[test]
 fn saves_and_sweeps_at_once_do_no_harm() {
-    let place = Place::new();
+    let place = Scratch::new("disk");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Relaxed) {
-                sweep(&Disk, &place.0).unwrap();
+                sweep(&Disk, place.path()).unwrap();
             }
         });
         let savers: Vec<_> = (0..3)
@@ -190,7 +162,7 @@ fn saves_and_sweeps_at_once_do_no_harm() {
                 scope.spawn(move || {
                     let model = small(fill);
                     let results: Vec<_> =
-                        (0..300).map(|_| model.save(&Disk, &place.path("x.keras"), FAST)).collect();
+                        (0..300).map(|_| model.save(&Disk, &place.join("x.keras"), FAST)).collect();
                     results.into_iter().find_map(Result::err)
                 })
             })
@@ -199,7 +171,7 @@ fn saves_and_sweeps_at_once_do_no_harm() {
         stop.store(true, Relaxed);
         assert!(failures.is_empty(), "{failures:?}");
     });
-    let found = fs::read(place.path("x.keras")).unwrap();
+    let found = fs::read(place.join("x.keras")).unwrap();
     assert!((0..3).any(|fill| found == small(fill).file));
     assert_eq!(place.names(), ["x.keras"]);
 }
@@ -268,11 +240,11 @@ fn finish(child: Child) {
 
 #[test]
 fn a_killed_save_leaves_a_whole_file_and_what_a_sweep_takes() {
-    let place = Place::new();
+    let place = Scratch::new("disk");
     let (first, second) = (large(1).file, large(2).file);
     let mut swept = 0;
     for round in 0..12 {
-        let mut child = child("save forever", &place.0, "");
+        let mut child = child("save forever", place.path(), "");
         let start = Instant::now();
         let is_temp = |name: &String| name.starts_with(".ckpt-tmp");
         while !place.names().iter().any(is_temp) {
@@ -281,14 +253,14 @@ fn a_killed_save_leaves_a_whole_file_and_what_a_sweep_takes() {
         }
         std::thread::sleep(Duration::from_millis(round * 7));
         // A sweep while it writes must not disturb it.
-        sweep(&Disk, &place.0).unwrap();
+        sweep(&Disk, place.path()).unwrap();
         std::thread::sleep(Duration::from_millis(20));
         assert!(child.try_wait().unwrap().is_none(), "a sweep made the save fail");
         child.kill().unwrap();
         child.wait().unwrap();
-        swept += sweep(&Disk, &place.0).unwrap().len();
+        swept += sweep(&Disk, place.path()).unwrap().len();
         assert!(!place.names().iter().any(is_temp), "{:?}", place.names());
-        if let Ok(found) = fs::read(place.path("x.keras")) {
+        if let Ok(found) = fs::read(place.join("x.keras")) {
             assert!(found == first || found == second, "torn after {} ms", round * 7);
         }
     }
@@ -297,16 +269,16 @@ fn a_killed_save_leaves_a_whole_file_and_what_a_sweep_takes() {
 
 #[test]
 fn a_limit_on_file_sizes_is_an_error() {
-    let place = Place::new();
-    small(1).save(&Disk, &place.path("x.keras"), DURABLE).unwrap();
-    finish(child("save within a limit", &place.0, "trap '' XFSZ; ulimit -f 1000;"));
-    assert!(fs::read(place.path("x.keras")).unwrap() == small(1).file);
+    let place = Scratch::new("disk");
+    small(1).save(&Disk, &place.join("x.keras"), DURABLE).unwrap();
+    finish(child("save within a limit", place.path(), "trap '' XFSZ; ulimit -f 1000;"));
+    assert!(fs::read(place.join("x.keras")).unwrap() == small(1).file);
     assert_eq!(place.names(), ["x.keras"]);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_save_takes_little_memory() {
-    let place = Place::new();
-    finish(child("save in little memory", &place.0, ""));
+    let place = Scratch::new("disk");
+    finish(child("save in little memory", place.path(), ""));
 }

@@ -103,12 +103,10 @@ pub fn save(
     if options.durable {
         // Never a second time: after a failure the system has dropped what it could not write.
         retry(|| file.sync()).map_err(|e| failed("sync", e))?;
-    } else {
-        retry(|| file.flush()).map_err(|e| failed("write", e))?;
-    }
-    if options.durable {
         // Before the rename: should it fail, the directories go again, and the next save knows them to be new.
         made.sync()?;
+    } else {
+        retry(|| file.flush()).map_err(|e| failed("write", e))?;
     }
     let id = retry(|| storage.info(temp.path())).map_err(|e| failed("look at", e))?.id;
     // From another directory it may not be found then; no reason to lose the save.

@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod hdf5;
+#[path = "../scratch/mod.rs"]
+mod scratch;
 
-use std::path::{Path, PathBuf};
+pub use scratch::Scratch;
 
 use ckpt::layout::{Layout, Schema, Source, Stamp};
 use ckpt::tensor::Dtype;
@@ -118,31 +120,4 @@ pub fn materialize(layout: &mut Layout, data: &[Vec<u8>], state: &[u8]) -> Vec<u
         assert_eq!(*seen, !bytes.is_empty());
     }
     file
-}
-
-/// A directory for a test's files, removed with the value.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    pub fn new(name: &str) -> Scratch {
-        let dir = std::env::temp_dir().join(format!("ckpt-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Scratch(dir)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
