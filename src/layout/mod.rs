@@ -7,8 +7,11 @@ mod config;
 mod crc;
 mod hdf5;
 mod keras;
+mod legacy;
 pub mod own;
+mod safetensors;
 pub mod schema;
+mod shards;
 mod zip;
 
 #[cfg(test)]
@@ -18,8 +21,10 @@ pub use assets::Assets;
 pub use config::check_config;
 pub use keras::KERAS_VERSION;
 pub use schema::Schema;
+pub use shards::MAX_SHARD_BYTES;
 pub use zip::MAX_DIRECTORY;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
@@ -31,19 +36,32 @@ pub enum Format {
     WeightsH5,
     /// Keras' `.keras`: a zip archive of the weights, the configuration and the metadata.
     Keras,
+    /// Keras' legacy `.h5`: an HDF5 file of a whole model.
+    LegacyH5,
+    /// Keras' `.weights.json`: an index of weights in several HDF5 files beside it.
+    Shards,
+    /// `.safetensors`: the weights behind a JSON header.
+    Safetensors,
 }
 
 impl Format {
+    /// The endings of the files; one that is the end of another comes after it.
+    const ENDINGS: [(&str, Format); 5] = [
+        (".weights.h5", Format::WeightsH5),
+        (".weights.json", Format::Shards),
+        (".safetensors", Format::Safetensors),
+        (".keras", Format::Keras),
+        (".h5", Format::LegacyH5),
+    ];
+
     /// The format of a file, by the ending of its path.
     pub fn of(path: &str) -> Result<Format> {
-        if path.ends_with(".weights.h5") {
-            Ok(Format::WeightsH5)
-        } else if path.ends_with(".keras") {
-            Ok(Format::Keras)
-        } else {
-            let message = format!("cannot write '{path}': its ending is none of '.weights.h5' and '.keras'");
-            Err(Error::new(Status::Unsupported, message))
-        }
+        let known = Format::ENDINGS.iter().find(|(ending, _)| path.ends_with(ending));
+        known.map(|(_, format)| *format).ok_or_else(|| {
+            let endings: Vec<_> = Format::ENDINGS.iter().map(|(ending, _)| format!("'{ending}'")).collect();
+            let message = format!("cannot write '{path}': its ending is none of {}", endings.join(", "));
+            Error::new(Status::Unsupported, message)
+        })
     }
 }
 
@@ -79,10 +97,14 @@ pub struct Stamp {
 /// What a file holds beside the tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// `config.json`, which [`Format::Keras`] needs; it must have passed [`check_config`].
+    /// The model's configuration, which [`Format::Keras`] and [`Format::LegacyH5`] need; it must have passed [`check_config`].
     pub config: Option<&'a str>,
     /// What [`Format::Keras`] has under `assets/`; the other formats leave it out.
     pub assets: &'a Assets,
+    /// What [`Format::Safetensors`] has in its `__metadata__`; the other formats leave it out.
+    pub metadata: &'a BTreeMap<String, String>,
+    /// The most bytes of the tensors in one file of [`Format::Shards`]; a tensor alone may have more.
+    pub max_shard_bytes: u64,
     /// Room for [`Stamp::state`], in bytes.
     pub state_capacity: usize,
 }
@@ -90,7 +112,14 @@ pub struct Options<'a> {
 impl Default for Options<'_> {
     fn default() -> Self {
         static NONE: Assets = Assets::new();
-        Options { config: None, assets: &NONE, state_capacity: own::STATE_CAPACITY }
+        static EMPTY: BTreeMap<String, String> = BTreeMap::new();
+        Options {
+            config: None,
+            assets: &NONE,
+            metadata: &EMPTY,
+            max_shard_bytes: shards::MAX_SHARD_BYTES,
+            state_capacity: own::STATE_CAPACITY,
+        }
     }
 }
 
@@ -115,6 +144,9 @@ pub fn plan(schema: &Schema, format: Format, options: &Options) -> Result<Layout
     match format {
         Format::WeightsH5 => Ok(Layout::new(hdf5::lay_out(schema, options.state_capacity)?, 0)),
         Format::Keras => keras::plan(schema, options),
+        Format::LegacyH5 => legacy::plan(schema, options),
+        Format::Shards => shards::plan(schema, options),
+        Format::Safetensors => safetensors::plan(schema, options),
     }
 }
 

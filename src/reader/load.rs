@@ -42,6 +42,9 @@ const MAX_THREADS: usize = 16;
 /// A tensor to read.
 struct Item<'a> {
     tensor: usize,
+    /// The place of its file in the content.
+    file: usize,
+    source: &'a Source,
     offset: u64,
     nbytes: u64,
     target: &'a dyn Target,
@@ -73,14 +76,22 @@ pub(super) fn load(reader: &Reader, targets: &[(usize, &dyn Target)], threads: u
     let mut items = Vec::with_capacity(targets.len());
     let mut foreign = Vec::new();
     for &(tensor, target) in targets {
-        let (spec, place) = reader.entry(tensor)?;
+        let (spec, file, place) = reader.entry(tensor)?;
         let nbytes = spec.nbytes();
         if target.nbytes() != nbytes {
             return Err(super::wrong_size(spec, target.nbytes()));
         }
-        let checked = reader.checksums.covers(&spec.path);
         match place {
-            Place::Here(offset) => items.push(Item { tensor, offset, nbytes, target, checked, blocks: 0 }),
+            Place::Here(offset) => items.push(Item {
+                tensor,
+                file: reader.content.spots.get(tensor).map_or(0, |spot| spot.file),
+                source: &file.source,
+                offset,
+                nbytes,
+                target,
+                checked: file.checksums.covers(&spec.path),
+                blocks: 0,
+            }),
             Place::Foreign(header) => foreign.push((tensor, header, target)),
         }
     }
@@ -95,7 +106,7 @@ pub(super) fn load(reader: &Reader, targets: &[(usize, &dyn Target)], threads: u
 
 /// Fills a target through the HDF5 library.
 fn fill_foreign(reader: &Reader, tensor: usize, header: u64, target: &dyn Target) -> Result<()> {
-    let (spec, _) = reader.entry(tensor)?;
+    let (spec, file, _) = reader.entry(tensor)?;
     // No more than a foreign tensor's share of the file's size, which was checked when it was opened.
     let len = usize::try_from(spec.nbytes()).map_err(|_| super::too_large(spec))?;
     let mut hasher = Hasher::new();
@@ -104,11 +115,11 @@ fn fill_foreign(reader: &Reader, tensor: usize, header: u64, target: &dyn Target
     target
         .fill(0, len, &mut |dst| {
             if dst.len() == len {
-                reader.library.read(header, spec, dst)?;
+                file.library.read(header, spec, dst)?;
             } else {
                 if whole.is_empty() {
                     whole = zeros(len)?;
-                    reader.library.read(header, spec, &mut whole)?;
+                    file.library.read(header, spec, &mut whole)?;
                 }
                 let piece = whole.get(done..).and_then(|rest| rest.get(..dst.len()));
                 dst.copy_from_slice(piece.ok_or_else(|| misused(&spec.path))?);
@@ -121,7 +132,7 @@ fn fill_foreign(reader: &Reader, tensor: usize, header: u64, target: &dyn Target
     if done != len {
         return Err(misused(&spec.path));
     }
-    reader.checksums.check(spec, hasher.finalize())
+    file.checksums.check(spec, hasher.finalize())
 }
 
 /// Reads `dst` from `offset` on, piece by piece, and adds it to the checksum if there is to be one.
@@ -151,7 +162,7 @@ fn misused(path: &str) -> Error {
 
 impl<'a> Plan<'a> {
     fn new(reader: &'a Reader, mut items: Vec<Item<'a>>) -> Plan<'a> {
-        items.sort_by_key(|item| item.offset);
+        items.sort_by_key(|item| (item.file, item.offset));
         let mut jobs = Vec::new();
         let mut crcs = Vec::new();
         let mut run: Range<usize> = 0..0;
@@ -167,7 +178,8 @@ impl<'a> Plan<'a> {
         for (i, item) in items.iter().enumerate().filter(|(_, item)| item.nbytes < SMALL) {
             let joins = match (items.get(run.start), i.checked_sub(1).and_then(|last| items.get(last))) {
                 (Some(first), Some(last)) if run.end == i && !run.is_empty() => {
-                    item.offset <= last.offset + last.nbytes + GAP
+                    item.file == first.file
+                        && item.offset <= last.offset + last.nbytes + GAP
                         && item.offset + item.nbytes - first.offset <= RUN
                 }
                 _ => false,
@@ -259,7 +271,7 @@ impl<'a> Plan<'a> {
                 return Err(self.misused(item));
             }
             let at = item.offset + start + done as u64;
-            read_piecewise(&self.reader.source, at, dst, item.checked.then_some(&mut hasher))?;
+            read_piecewise(item.source, at, dst, item.checked.then_some(&mut hasher))?;
             done += dst.len();
             Ok(())
         })?;
@@ -275,7 +287,7 @@ impl<'a> Plan<'a> {
         }
         let end = items.iter().map(|item| item.offset + item.nbytes).max().unwrap_or(first.offset);
         scratch.resize((end - first.offset) as usize, 0);
-        if let Err(error) = self.reader.source.read_at(first.offset, scratch) {
+        if let Err(error) = first.source.read_at(first.offset, scratch) {
             return self.note(first, Err(error));
         }
         for item in items {
@@ -301,8 +313,8 @@ impl<'a> Plan<'a> {
     }
 
     fn check(&self, item: &Item, crc: u32) -> Result<()> {
-        let (spec, _) = self.reader.entry(item.tensor)?;
-        self.reader.checksums.check(spec, crc)
+        let (spec, file, _) = self.reader.entry(item.tensor)?;
+        file.checksums.check(spec, crc)
     }
 
     fn misused(&self, item: &Item) -> Error {

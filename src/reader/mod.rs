@@ -1,51 +1,43 @@
 //! *How it comes back*: name, bytes, the caller's buffer.
 //!
 //! - `source`: a read-only stretch of a file.
-//! - `zip`: the members of a `.keras` archive.
+//! - `content`: what a format's reader finds in a checkpoint; one file a format:
+//!   - `weights`: an HDF5 file of the weights;
+//!   - `keras`: a `.keras` archive.
+//! - `zip`: the members of an archive.
 //! - `hdf5`: our own bounded parser of HDF5 metadata.
 //! - `library`: the HDF5 library, for what that parser does not know; holds all `unsafe` of the reader.
 //! - `checksums`: the table in `/libckpt`.
 //! - `load`: many tensors at once, in parallel.
 
 mod checksums;
+mod content;
 mod hdf5;
+mod keras;
 mod library;
 mod load;
 mod source;
+mod weights;
 mod zip;
 
 use std::path::Path;
 
 pub use self::load::Target;
 
-use self::checksums::Checksums;
+use self::content::{Content, File};
 use self::hdf5::Place;
-use self::library::Library;
-use self::source::{Source, damaged, zeros};
-use self::zip::Archive;
+use self::source::{Source, damaged};
 use crate::error::{Error, Result, Status};
-use crate::tensor::{Dtype, TensorSpec, shape_text};
-
-/// The member of a `.keras` archive that holds the weights.
-const WEIGHTS: &str = "model.weights.h5";
-
-/// The group of our own, which is not listed.
-const OWN_GROUP: &str = "libckpt";
+use crate::tensor::{TensorSpec, shape_text};
 
 /// An open checkpoint: a `.weights.h5` or a `.keras` file. Any thread may use it, several at once too.
 ///
 /// The file is read as it was when it was opened: one that another program changes in the meantime gives errors
 /// or that program's bytes. A file that is renamed over it does no harm.
 pub struct Reader {
-    /// The stretch that the tensors' places refer to.
+    /// The file that was opened, for messages.
     source: Source,
-    tensors: Vec<TensorSpec>,
-    /// Where each tensor's bytes are.
-    places: Vec<Place>,
-    checksums: Checksums,
-    state: Result<Option<Vec<u8>>>,
-    archive: Option<Archive>,
-    library: Library,
+    content: Content,
 }
 
 impl Reader {
@@ -56,7 +48,7 @@ impl Reader {
     /// damaged, or refers to bytes outside itself (soft and external links, virtual and external datasets);
     /// `Unsupported` if it is packed in a way that Keras does not use.
     pub fn open(path: &Path) -> Result<Reader> {
-        Reader::open_with(path, None, Library::new(true))
+        Reader::open_with(path, &Opening { library: true, only: None })
     }
 
     /// As [`Reader::open`], but never hands anything to the HDF5 library, whose own parser is not made for files
@@ -65,90 +57,34 @@ impl Reader {
     /// # Errors
     /// As [`Reader::open`].
     pub fn open_without_library(path: &Path) -> Result<Reader> {
-        Reader::open_with(path, None, Library::new(false))
+        Reader::open_with(path, &Opening { library: false, only: None })
     }
 
-    fn open_with(path: &Path, only: Option<&str>, library: Library) -> Result<Reader> {
+    fn open_with(path: &Path, opening: &Opening) -> Result<Reader> {
         let source = Source::open(path)?;
-        Reader::from_source(&source, only, library).map_err(|e| named(&source, e))
-    }
-
-    fn from_source(source: &Source, only: Option<&str>, mut library: Library) -> Result<Reader> {
-        let mut magic = [0; zip::MAGIC.len()];
-        if source.len() >= magic.len() as u64 {
-            source.read_at(0, &mut magic)?;
-        }
-        let (archive, weights) = if magic == zip::MAGIC {
-            let archive = Archive::open(source)?;
-            let Some(weights) = archive.member(WEIGHTS)? else {
-                return Err(damaged(format!(
-                    "it is a zip archive without the member '{WEIGHTS}' of a .keras file"
-                )));
-            };
-            (Some(archive), weights)
-        } else {
-            (None, source.clone())
-        };
-        let Some(origin) = hdf5::find(&weights)? else {
-            return Err(damaged(match (source.len(), &archive) {
-                (0, _) => "it is empty".to_owned(),
-                (_, None) => "it is neither an HDF5 file nor a .keras archive".to_owned(),
-                (_, Some(_)) => format!("its member '{WEIGHTS}' is not an HDF5 file"),
-            }));
-        };
-        let tree = hdf5::read(&weights, origin, only, &mut library)?;
-        let mut reader = Reader {
-            source: tree.source,
-            tensors: Vec::with_capacity(tree.tensors.len()),
-            places: Vec::with_capacity(tree.tensors.len()),
-            checksums: Checksums::default(),
-            state: Ok(None),
-            archive,
-            library,
-        };
-        let mut own = Vec::new();
-        for (spec, place) in tree.tensors {
-            match spec.path.strip_prefix(OWN_GROUP) {
-                Some(rest) if rest.is_empty() || rest.starts_with('/') => own.push((spec, place)),
-                _ => {
-                    reader.tensors.push(spec);
-                    reader.places.push(place);
-                }
-            }
-        }
-        reader.read_own(&own)?;
-        Ok(reader)
-    }
-
-    /// Reads what `/libckpt` holds. A state that is damaged does not keep anyone from the tensors.
-    fn read_own(&mut self, own: &[(TensorSpec, Place)]) -> Result<()> {
-        let find = |name: &str| own.iter().find(|(spec, _)| spec.path.strip_prefix(OWN_GROUP) == Some(name));
-        if let Some((spec, place)) = find("/checksums")
-            && spec.shape.len() == 2
-            && spec.shape.get(1) == Some(&2)
-            && spec.dtype == Dtype::U64
-        {
-            self.checksums = Checksums::from_bytes(&self.whole(spec, *place)?);
-        }
-        if let Some((spec, place)) = find("/state") {
-            self.state = self.whole(spec, *place).and_then(|mut bytes| {
-                self.checksums.check(spec, crc32fast::hash(&bytes))?;
-                bytes.truncate(bytes.trim_ascii_end().len());
-                Ok((!bytes.is_empty()).then_some(bytes))
-            });
-        }
-        Ok(())
+        let content = read(&source, opening).map_err(|e| named(&source, e))?;
+        Ok(Reader { source, content })
     }
 
     /// Every tensor of the checkpoint in the order of the tree: group by group, names sorted as bytes. What is
     /// in the file and cannot be a tensor (text, compounds) is not listed, nor is `/libckpt`.
     pub fn tensors(&self) -> &[TensorSpec] {
-        &self.tensors
+        &self.content.tensors
     }
 
     /// The place of the tensor with this path.
     pub fn find(&self, path: &str) -> Option<usize> {
-        self.tensors.binary_search_by(|spec| hdf5::path_order(&spec.path, path)).ok()
+        self.content.find(path)
+    }
+
+    /// Keras' `name` attribute of `group`/vars; the root's is that of `""`.
+    pub fn name(&self, group: &str) -> Option<&str> {
+        self.content.names.get(group).map(String::as_str)
+    }
+
+    /// Every group whose `vars` have a `name` attribute, and that name.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.content.names.iter().map(|(group, name)| (group.as_str(), name.as_str()))
     }
 
     /// Fills `dst`, which must be of the tensor's size, with its elements: row-major and little-endian. Its
@@ -162,24 +98,24 @@ impl Reader {
     }
 
     fn read_one(&self, index: usize, dst: &mut [u8]) -> Result<()> {
-        let (spec, place) = self.entry(index)?;
+        let (spec, file, place) = self.entry(index)?;
         if dst.len() as u64 != spec.nbytes() {
             return Err(wrong_size(spec, dst.len() as u64));
         }
         let mut hasher = crc32fast::Hasher::new();
-        let checked = self.checksums.covers(&spec.path);
+        let checked = file.checksums.covers(&spec.path);
         match place {
             Place::Here(offset) => {
-                load::read_piecewise(&self.source, offset, dst, checked.then_some(&mut hasher))?;
+                load::read_piecewise(&file.source, offset, dst, checked.then_some(&mut hasher))?;
             }
             Place::Foreign(header) => {
-                self.library
+                file.library
                     .read(header, spec, dst)
                     .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
                 hasher.update(dst);
             }
         }
-        self.checksums.check(spec, hasher.finalize())
+        file.checksums.check(spec, hasher.finalize())
     }
 
     /// Fills every target with the tensor of its index, in parallel and straight into the target's memory, and
@@ -198,12 +134,12 @@ impl Reader {
     /// # Errors
     /// `Format` names the first tensor that is wrong.
     pub fn verify(&self) -> Result<()> {
-        let covered = self.tensors.iter().enumerate().filter(|(_, spec)| self.checksums.covers(&spec.path));
+        let covered = self.content.covered();
         let discards: Vec<_> = covered.map(|(i, spec)| (i, Discard(spec.nbytes()))).collect();
         let targets: Vec<_> = discards.iter().map(|(i, discard)| (*i, discard as &dyn Target)).collect();
         self.load(&targets, 0)?;
         self.state()?;
-        match &self.archive {
+        match &self.content.archive {
             Some(archive) => archive.verify().map_err(|e| named(&self.source, e)),
             None => Ok(()),
         }
@@ -226,7 +162,7 @@ impl Reader {
     }
 
     fn text(&self, member: &str) -> Result<Option<String>> {
-        match &self.archive {
+        match &self.content.archive {
             Some(archive) => archive.text(member).map_err(|e| named(&self.source, e)),
             None => Ok(None),
         }
@@ -237,42 +173,49 @@ impl Reader {
     /// # Errors
     /// `Format` if it does not match its checksum.
     pub fn state(&self) -> Result<Option<&[u8]>> {
-        match &self.state {
+        match &self.content.state {
             Ok(state) => Ok(state.as_deref()),
             Err(error) => Err(named(&self.source, error.clone())),
         }
     }
 
-    fn entry(&self, index: usize) -> Result<(&TensorSpec, Place)> {
-        match (self.tensors.get(index), self.places.get(index)) {
-            (Some(spec), Some(place)) => Ok((spec, *place)),
-            _ => {
-                let what = format!("there is no tensor {index}: the checkpoint has {}", self.tensors.len());
-                Err(Error::new(Status::InvalidArgument, what))
-            }
-        }
+    fn entry(&self, index: usize) -> Result<(&TensorSpec, &File, Place)> {
+        self.content.entry(index).ok_or_else(|| {
+            let what = format!("there is no tensor {index}: the checkpoint has {}", self.tensors().len());
+            Error::new(Status::InvalidArgument, what)
+        })
     }
+}
 
-    /// All bytes of a dataset of our own, which is never larger than the file.
-    fn whole(&self, spec: &TensorSpec, place: Place) -> Result<Vec<u8>> {
-        match place {
-            Place::Here(offset) => self.source.read_vec(offset, spec.nbytes()),
-            Place::Foreign(header) => {
-                let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
-                if spec.nbytes() > self.source.len() {
-                    return Err(damaged(format!("its '{}' is larger than the file", spec.path)));
-                }
-                let mut bytes = zeros(len)?;
-                self.library.read(header, spec, &mut bytes)?;
-                Ok(bytes)
-            }
-        }
+/// How a checkpoint is opened.
+struct Opening<'a> {
+    /// Whether the HDF5 library may be asked for what our own parser does not know.
+    library: bool,
+    /// Only what is under this name at the root of the HDF5 files.
+    only: Option<&'a str>,
+}
+
+/// What is in a checkpoint; the first bytes say which format it has.
+fn read(source: &Source, opening: &Opening) -> Result<Content> {
+    let mut magic = [0; zip::MAGIC.len()];
+    if source.len() >= magic.len() as u64 {
+        source.read_at(0, &mut magic)?;
     }
+    if magic == zip::MAGIC {
+        return keras::read(source, opening);
+    }
+    if let Some(origin) = hdf5::find(source)? {
+        return weights::read(source, origin, opening);
+    }
+    Err(damaged(match source.len() {
+        0 => "it is empty",
+        _ => "it is neither an HDF5 file nor a .keras archive",
+    }))
 }
 
 /// The training state in a checkpoint, where it has one that is whole; what else the file holds is not looked at.
 pub fn training_state(path: &Path) -> Option<Vec<u8>> {
-    let own = Reader::open_with(path, Some(OWN_GROUP), Library::new(false)).ok()?;
+    let own = Reader::open_with(path, &Opening { library: false, only: Some(weights::OWN_GROUP) }).ok()?;
     own.state().ok()?.map(<[u8]>::to_vec)
 }
 

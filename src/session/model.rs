@@ -1,5 +1,6 @@
 //! The model: a schema, the caller's buffers, and the layouts that were computed for it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use parking_lot::Mutex;
@@ -12,6 +13,14 @@ use crate::tensor::{Dtype, shape_text};
 
 use super::state::TrainingState;
 
+/// What a file is made as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub format: Format,
+    /// The most bytes of tensors in one file of [`Format::Shards`].
+    pub max_shard_bytes: u64,
+}
+
 /// The tensors of a model by their paths, with the caller's memory.
 #[derive(Default)]
 pub struct Model {
@@ -19,8 +28,9 @@ pub struct Model {
     buffers: Vec<Buffer>,
     config: Option<String>,
     assets: Assets,
-    /// The last layout: a further save of the same format replays it. A save takes it out while bytes move.
-    layout: Mutex<Option<(Format, Layout)>>,
+    metadata: BTreeMap<String, String>,
+    /// The last layout: a further save of the same kind replays it. A save takes it out while bytes move.
+    layout: Mutex<Option<(Kind, Layout)>>,
 }
 
 impl Model {
@@ -67,18 +77,25 @@ impl Model {
         Ok(())
     }
 
+    /// Sets an entry of the `__metadata__` of a `.safetensors` file.
+    pub fn set_metadata(&mut self, key: &str, value: &str) {
+        self.metadata.insert(key.to_owned(), value.to_owned());
+        *self.layout.get_mut() = None;
+    }
+
     /// Saves one file, durably; its ending says what it is.
     pub fn save(&self, path: &Path) -> Result<()> {
         let format = Format::of(&path.to_string_lossy())?;
+        let kind = Kind { format, max_shard_bytes: layout::MAX_SHARD_BYTES };
         let state = TrainingState::default().to_json();
-        self.write(path, format, state, &WriteOptions { threads: 0, durable: true }).map(|_| ())
+        self.write(path, kind, state, &WriteOptions { threads: 0, durable: true }).map(|_| ())
     }
 
-    /// Bytes of a file of this format.
-    pub(super) fn prepare(&self, format: Format) -> Result<u64> {
-        let layout = self.take_layout(format, 0)?;
+    /// Bytes of a file of this kind.
+    pub(super) fn prepare(&self, kind: Kind) -> Result<u64> {
+        let layout = self.take_layout(kind, 0)?;
         let size = layout.size();
-        *self.layout.lock() = Some((format, layout));
+        *self.layout.lock() = Some((kind, layout));
         Ok(size)
     }
 
@@ -86,29 +103,31 @@ impl Model {
     pub(super) fn write(
         &self,
         path: &Path,
-        format: Format,
+        kind: Kind,
         state: Vec<u8>,
         options: &WriteOptions,
     ) -> Result<WriteStats> {
-        let mut layout = self.take_layout(format, state.len())?;
+        let mut layout = self.take_layout(kind, state.len())?;
         let stamp = Stamp { state, date: engine::local_date() };
         let stats = engine::save(&Disk, path, &mut layout, &stamp, &self.buffers, options);
-        *self.layout.lock() = Some((format, layout));
+        *self.layout.lock() = Some((kind, layout));
         stats
     }
 
     /// The cached layout if it fits, else a new one.
-    fn take_layout(&self, format: Format, state_bytes: usize) -> Result<Layout> {
+    fn take_layout(&self, kind: Kind, state_bytes: usize) -> Result<Layout> {
         match self.layout.lock().take() {
-            Some((f, layout)) if f == format && layout.state_capacity() >= state_bytes => Ok(layout),
+            Some((k, layout)) if k == kind && layout.state_capacity() >= state_bytes => Ok(layout),
             _ => {
                 let capacity = state_bytes.next_power_of_two().max(layout::own::STATE_CAPACITY);
                 let options = layout::Options {
                     config: self.config.as_deref(),
                     assets: &self.assets,
+                    metadata: &self.metadata,
+                    max_shard_bytes: kind.max_shard_bytes,
                     state_capacity: capacity,
                 };
-                layout::plan(&self.schema, format, &options)
+                layout::plan(&self.schema, kind.format, &options)
             }
         }
     }

@@ -8,12 +8,12 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::engine::{self, Disk, WriteOptions, Written};
 use crate::error::{Error, Result, Status};
-use crate::layout::Format;
+use crate::layout::{self, Format};
 use crate::policy::{self, Due, Level, Logs, Policy, Record, Retention};
 use crate::reader::Reader;
 
 use super::log::Log;
-use super::model::Model;
+use super::model::{Kind, Model};
 use super::state::TrainingState;
 use super::surroundings;
 
@@ -26,13 +26,21 @@ pub struct Options {
     pub threads: u32,
     /// Whether a finished save survives a loss of power.
     pub durable: bool,
+    /// The most bytes of tensors in one file, where a checkpoint is made of several.
+    pub max_shard_bytes: u64,
     /// Where lines go.
     pub log: Log,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { policy: policy::Options::default(), threads: 0, durable: true, log: Log::default() }
+        Options {
+            policy: policy::Options::default(),
+            threads: 0,
+            durable: true,
+            max_shard_bytes: layout::MAX_SHARD_BYTES,
+            log: Log::default(),
+        }
     }
 }
 
@@ -51,7 +59,7 @@ pub struct Stats {
 
 /// A checkpointing session. Any thread may use it.
 pub struct Session {
-    format: Format,
+    kind: Kind,
     write: WriteOptions,
     log: Log,
     core: Mutex<Core>,
@@ -90,7 +98,7 @@ impl Session {
         let saves = surroundings::look_around(policy.template(), &log);
         let retention = Retention::new(policy.options(), policy.direction());
         let session = Session {
-            format,
+            kind: Kind { format, max_shard_bytes: options.max_shard_bytes },
             write: WriteOptions { threads: options.threads, durable: options.durable },
             log,
             core: Mutex::new(Core {
@@ -155,7 +163,7 @@ impl Session {
         };
         let saving = Saving(self);
         let Due { path, epoch, value, .. } = ticket.due().clone();
-        let written = model.write(Path::new(&path), self.format, state, &self.write);
+        let written = model.write(Path::new(&path), self.kind, state, &self.write);
         let (result, dropped) = {
             let mut core = self.core.lock();
             match written {
@@ -240,7 +248,7 @@ impl Session {
 
     /// Finds out now what would fail at the first save, and computes the layout.
     pub fn prepare(&self, model: &Model) -> Result<()> {
-        let bytes = model.prepare(self.format)?;
+        let bytes = model.prepare(self.kind)?;
         let (dir, file) = {
             let core = self.core.lock();
             let template = core.policy.template();

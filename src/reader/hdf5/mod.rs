@@ -15,7 +15,7 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use self::dataset::Dataset;
 use self::group::Links;
@@ -54,6 +54,8 @@ pub(super) struct Tree {
     pub source: Source,
     /// Groups depth first, the names in each sorted as bytes: the order of [`path_order`].
     pub tensors: Vec<(TensorSpec, Place)>,
+    /// The attribute `name` of the groups called `vars`, by what they are in.
+    pub names: BTreeMap<String, String>,
 }
 
 /// How many times the file's size the tensors may claim that are not in it as they are: deflate's limit.
@@ -82,6 +84,7 @@ pub(super) fn read(
         header: Header::default(),
         foreign,
         groups: HashSet::new(),
+        names: BTreeMap::new(),
         extents: Vec::new(),
         paths: 0,
         expanded: 0,
@@ -92,8 +95,8 @@ pub(super) fn read(
     }
     let tensors = walk.run(superblock.root, only)?;
     walk.check_overlap()?;
-    drop(walk);
-    Ok(Tree { source: superblock.source, tensors })
+    let names = walk.names;
+    Ok(Tree { source: superblock.source, tensors, names })
 }
 
 struct Walk<'a> {
@@ -103,9 +106,10 @@ struct Walk<'a> {
     foreign: &'a mut dyn Foreign,
     /// The headers of the groups that were met.
     groups: HashSet<u64>,
+    names: BTreeMap<String, String>,
     /// Offset, end and object header of each tensor's bytes.
     extents: Vec<(u64, u64, u64)>,
-    /// Bytes of all paths.
+    /// Bytes of all paths and names.
     paths: u64,
     /// Bytes of the tensors that are not in the file as they are.
     expanded: u64,
@@ -143,6 +147,7 @@ impl Walk<'_> {
         let named = |e: Error| e.context(format_args!("object '/{path}'"));
         self.header.read(&mut self.meta, address).map_err(named)?;
         if group::is_group(&self.header) {
+            self.note_name(&path).map_err(named)?;
             let children = self.children(&path, address).map_err(named)?;
             pending.extend(children);
             return Ok(());
@@ -153,6 +158,29 @@ impl Walk<'_> {
             tensors.push((spec, place));
         }
         Ok(())
+    }
+
+    /// Notes what Keras calls the group whose header was read last.
+    fn note_name(&mut self, path: &str) -> Result<()> {
+        let group = match path.strip_suffix("vars") {
+            Some("") => "",
+            Some(above) if above.ends_with('/') => above.trim_end_matches('/'),
+            _ => return Ok(()),
+        };
+        if let Some(name) = attribute::text(&mut self.meta, &mut self.heaps, &self.header, "name")? {
+            // Many attributes can share the bytes of one.
+            self.paths += name.len() as u64;
+            self.check_paths()?;
+            self.names.insert(group.to_owned(), name);
+        }
+        Ok(())
+    }
+
+    fn check_paths(&self) -> Result<()> {
+        match self.paths > max_path_bytes(self.meta.len()) {
+            true => Err(damaged("its groups are nested too deep, or their names too long")),
+            false => Ok(()),
+        }
     }
 
     /// The children of a group, in falling order of their names, as the stack needs them.
@@ -178,9 +206,10 @@ impl Walk<'_> {
             let prefix = if path.is_empty() { 0 } else { path.len() + 1 };
             let len = prefix + link.name.len();
             self.paths += len as u64;
-            if len > MAX_PATH || self.paths > max_path_bytes(self.meta.len()) {
+            if len > MAX_PATH {
                 return Err(damaged("its groups are nested too deep, or their names too long"));
             }
+            self.check_paths()?;
             let mut child = String::with_capacity(len);
             if !path.is_empty() {
                 child.push_str(path);

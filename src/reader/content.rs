@@ -1,0 +1,60 @@
+//! What a format's reader finds in a checkpoint: the tensors, and where in which file their bytes are.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use super::checksums::Checksums;
+use super::hdf5::{self, Place};
+use super::library::Library;
+use super::source::Source;
+use super::zip::Archive;
+use crate::error::Result;
+use crate::tensor::TensorSpec;
+
+/// A file, or the part of one, that holds tensors.
+pub(super) struct File {
+    /// The stretch that places refer to.
+    pub source: Source,
+    pub checksums: Checksums,
+    pub library: Library,
+}
+
+/// Where the bytes of a tensor are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    /// The place in [`Content::files`].
+    pub file: usize,
+    pub place: Place,
+}
+
+/// A checkpoint as it was found.
+pub(super) struct Content {
+    pub files: Vec<File>,
+    /// In the order of [`hdf5::path_order`].
+    pub tensors: Vec<TensorSpec>,
+    /// Where each tensor is.
+    pub spots: Vec<Spot>,
+    /// Keras' names of the groups: the attribute `name` of `group`/vars.
+    pub names: BTreeMap<String, String>,
+    /// The training state that this library wrote; an error if it is damaged.
+    pub state: Result<Option<Vec<u8>>>,
+    /// The archive that the files are in.
+    pub archive: Option<Archive>,
+}
+
+impl Content {
+    pub fn find(&self, path: &str) -> Option<usize> {
+        self.tensors.binary_search_by(|spec| hdf5::path_order(&spec.path, path)).ok()
+    }
+
+    pub fn entry(&self, index: usize) -> Option<(&TensorSpec, &File, Place)> {
+        let spot = self.spots.get(index)?;
+        Some((self.tensors.get(index)?, self.files.get(spot.file)?, spot.place))
+    }
+
+    /// The tensors that have a checksum.
+    pub fn covered(&self) -> impl Iterator<Item = (usize, &TensorSpec)> {
+        let all = (0..self.tensors.len()).filter_map(|i| Some((i, self.entry(i)?)));
+        all.filter(|(_, (spec, file, _))| file.checksums.covers(&spec.path)).map(|(i, (spec, ..))| (i, spec))
+    }
+}

@@ -1,0 +1,70 @@
+//! An HDF5 file of the weights: `.weights.h5`, and what is in the other formats of Keras'.
+#![forbid(unsafe_code)]
+
+use super::checksums::Checksums;
+use super::content::{Content, File, Spot};
+use super::hdf5::{self, Place};
+use super::library::Library;
+use super::source::{Source, damaged, zeros};
+use super::{Opening, too_large};
+use crate::error::Result;
+use crate::tensor::{Dtype, TensorSpec};
+
+/// The group of our own, which is not listed.
+pub(super) const OWN_GROUP: &str = "libckpt";
+
+/// Reads the HDF5 file that begins at `origin`.
+pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
+    let mut library = Library::new(opening.library);
+    let tree = hdf5::read(source, origin, opening.only, &mut library)?;
+    let mut file = File { source: tree.source, checksums: Checksums::default(), library };
+    let (mut tensors, mut spots) =
+        (Vec::with_capacity(tree.tensors.len()), Vec::with_capacity(tree.tensors.len()));
+    let mut own = Vec::new();
+    for (spec, place) in tree.tensors {
+        match spec.path.strip_prefix(OWN_GROUP) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => own.push((spec, place)),
+            _ => {
+                tensors.push(spec);
+                spots.push(Spot { file: 0, place });
+            }
+        }
+    }
+    let state = read_own(&mut file, &own)?;
+    Ok(Content { files: vec![file], tensors, spots, names: tree.names, state, archive: None })
+}
+
+/// Reads what `/libckpt` holds: the checksums, and the training state. A state that is damaged does not keep
+/// anyone from the tensors.
+fn read_own(file: &mut File, own: &[(TensorSpec, Place)]) -> Result<Result<Option<Vec<u8>>>> {
+    let find = |name: &str| own.iter().find(|(spec, _)| spec.path.strip_prefix(OWN_GROUP) == Some(name));
+    if let Some((spec, place)) = find("/checksums")
+        && spec.shape.len() == 2
+        && spec.shape.get(1) == Some(&2)
+        && spec.dtype == Dtype::U64
+    {
+        file.checksums = Checksums::from_bytes(&whole(file, spec, *place)?);
+    }
+    let Some((spec, place)) = find("/state") else { return Ok(Ok(None)) };
+    Ok(whole(file, spec, *place).and_then(|mut bytes| {
+        file.checksums.check(spec, crc32fast::hash(&bytes))?;
+        bytes.truncate(bytes.trim_ascii_end().len());
+        Ok((!bytes.is_empty()).then_some(bytes))
+    }))
+}
+
+/// All bytes of a dataset of our own, which is never larger than the file.
+fn whole(file: &File, spec: &TensorSpec, place: Place) -> Result<Vec<u8>> {
+    match place {
+        Place::Here(offset) => file.source.read_vec(offset, spec.nbytes()),
+        Place::Foreign(header) => {
+            let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
+            if spec.nbytes() > file.source.len() {
+                return Err(damaged(format!("its '{}' is larger than the file", spec.path)));
+            }
+            let mut bytes = zeros(len)?;
+            file.library.read(header, spec, &mut bytes)?;
+            Ok(bytes)
+        }
+    }
+}
