@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::checksums::Checksums;
 use super::hdf5::{self, Place};
 use super::library::Library;
-use super::source::Source;
+use super::source::{Source, damaged, zeros};
+use super::too_large;
 use super::zip::Archive;
 use crate::error::Result;
 use crate::tensor::TensorSpec;
@@ -17,6 +18,27 @@ pub(super) struct File {
     pub source: Source,
     pub checksums: Checksums,
     pub library: Library,
+}
+
+impl File {
+    /// Fills `dst` with the elements of a tensor that is not in the file as it is.
+    pub fn decode(&self, place: Place, spec: &TensorSpec, dst: &mut [u8]) -> Result<()> {
+        match place {
+            Place::Here(offset) => self.source.read_at(offset, dst),
+            Place::Foreign(header) => self.library.read(header, spec, dst),
+        }
+    }
+
+    /// All bytes of a tensor that is never larger than the file, as the datasets of our own.
+    pub fn whole(&self, place: Place, spec: &TensorSpec) -> Result<Vec<u8>> {
+        let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
+        if spec.nbytes() > self.source.len() {
+            return Err(damaged(format!("its '{}' is larger than the file", spec.path)));
+        }
+        let mut bytes = zeros(len)?;
+        self.decode(place, spec, &mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 /// Where the bytes of a tensor are.

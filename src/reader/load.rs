@@ -92,20 +92,20 @@ pub(super) fn load(reader: &Reader, targets: &[(usize, &dyn Target)], threads: u
                 checked: file.checksums.covers(&spec.path),
                 blocks: 0,
             }),
-            Place::Foreign(header) => foreign.push((tensor, header, target)),
+            place => foreign.push((tensor, place, target)),
         }
     }
     let plan = Plan::new(reader, items);
     plan.run(plan.threads(threads));
     plan.finish()?;
-    for (tensor, header, target) in foreign {
-        fill_foreign(reader, tensor, header, target)?;
+    for (tensor, place, target) in foreign {
+        fill_foreign(reader, tensor, place, target)?;
     }
     Ok(())
 }
 
-/// Fills a target through the HDF5 library.
-fn fill_foreign(reader: &Reader, tensor: usize, header: u64, target: &dyn Target) -> Result<()> {
+/// Fills a target whose tensor has to be decoded as a whole.
+fn fill_foreign(reader: &Reader, tensor: usize, place: Place, target: &dyn Target) -> Result<()> {
     let (spec, file, _) = reader.entry(tensor)?;
     // No more than a foreign tensor's share of the file's size, which was checked when it was opened.
     let len = usize::try_from(spec.nbytes()).map_err(|_| super::too_large(spec))?;
@@ -115,11 +115,11 @@ fn fill_foreign(reader: &Reader, tensor: usize, header: u64, target: &dyn Target
     target
         .fill(0, len, &mut |dst| {
             if dst.len() == len {
-                file.library.read(header, spec, dst)?;
+                file.decode(place, spec, dst)?;
             } else {
                 if whole.is_empty() {
                     whole = zeros(len)?;
-                    file.library.read(header, spec, &mut whole)?;
+                    file.decode(place, spec, &mut whole)?;
                 }
                 let piece = whole.get(done..).and_then(|rest| rest.get(..dst.len()));
                 dst.copy_from_slice(piece.ok_or_else(|| misused(&spec.path))?);

@@ -108,9 +108,8 @@ impl Reader {
             Place::Here(offset) => {
                 load::read_piecewise(&file.source, offset, dst, checked.then_some(&mut hasher))?;
             }
-            Place::Foreign(header) => {
-                file.library
-                    .read(header, spec, dst)
+            place => {
+                file.decode(place, spec, dst)
                     .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
                 hasher.update(dst);
             }

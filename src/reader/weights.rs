@@ -1,12 +1,12 @@
 //! An HDF5 file of the weights: `.weights.h5`, and what is in the other formats of Keras'.
 #![forbid(unsafe_code)]
 
+use super::Opening;
 use super::checksums::Checksums;
 use super::content::{Content, File, Spot};
 use super::hdf5::{self, Place};
 use super::library::Library;
-use super::source::{Source, damaged, zeros};
-use super::{Opening, too_large};
+use super::source::Source;
 use crate::error::Result;
 use crate::tensor::{Dtype, TensorSpec};
 
@@ -43,28 +43,12 @@ fn read_own(file: &mut File, own: &[(TensorSpec, Place)]) -> Result<Result<Optio
         && spec.shape.get(1) == Some(&2)
         && spec.dtype == Dtype::U64
     {
-        file.checksums = Checksums::from_bytes(&whole(file, spec, *place)?);
+        file.checksums = Checksums::from_bytes(&file.whole(*place, spec)?);
     }
     let Some((spec, place)) = find("/state") else { return Ok(Ok(None)) };
-    Ok(whole(file, spec, *place).and_then(|mut bytes| {
+    Ok(file.whole(*place, spec).and_then(|mut bytes| {
         file.checksums.check(spec, crc32fast::hash(&bytes))?;
         bytes.truncate(bytes.trim_ascii_end().len());
         Ok((!bytes.is_empty()).then_some(bytes))
     }))
-}
-
-/// All bytes of a dataset of our own, which is never larger than the file.
-fn whole(file: &File, spec: &TensorSpec, place: Place) -> Result<Vec<u8>> {
-    match place {
-        Place::Here(offset) => file.source.read_vec(offset, spec.nbytes()),
-        Place::Foreign(header) => {
-            let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
-            if spec.nbytes() > file.source.len() {
-                return Err(damaged(format!("its '{}' is larger than the file", spec.path)));
-            }
-            let mut bytes = zeros(len)?;
-            file.library.read(header, spec, &mut bytes)?;
-            Ok(bytes)
-        }
-    }
 }
