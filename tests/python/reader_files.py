@@ -312,7 +312,7 @@ def archives():
     archive("deflated.keras", plain[:2] + [("model.weights.h5", (weights,))])
     bad("deflated.keras", "Unsupported", "compressed")
     archive("deflated-config.keras", [("config.json", (config,)), plain[2]])
-    good("deflated-config.keras", config_status="Unsupported")
+    good("deflated-config.keras")
     archive("no-weights.keras", plain[:2])
     bad("no-weights.keras", "Format", "model.weights.h5")
     archive("not-hdf5.keras", [("model.weights.h5", b"hello" * 100)])
