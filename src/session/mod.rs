@@ -10,3 +10,4 @@ pub use crate::policy::Level;
 pub use log::Log;
 pub use model::Model;
 pub use run::{Options, Session, Stats};
+pub use state::save_counter;
