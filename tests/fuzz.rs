@@ -1,0 +1,269 @@
+//! The fuzz targets of tests/fuzz, on seeded mutations of good files: an error or the true data, never a signal, a
+//! hang, or memory above twice the file plus the tensors. tests/fuzz_support says how to run more of them.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
+mod fuzz_support;
+mod layout_support;
+mod meter;
+mod mutation;
+#[path = "fuzz/src/lib.rs"]
+mod targets;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use ckpt::layout::{Assets, Format, Options, Schema, plan};
+use ckpt::reader::Reader;
+use ckpt::tensor::{Dtype, TensorSpec};
+use fuzz_support::Run;
+use layout_support::{Random, data, materialize};
+use meter::Memory;
+use mutation::{Change, Seed, mutate, mutate_json, mutate_template};
+
+const STATE: &[u8] = br#"{"libckpt": "0.1.0", "save": 7, "epoch": 3, "metrics": {"loss": 0.25}}"#;
+const CONFIG: &str =
+    r#"{"module": "keras", "class_name": "Sequential", "config": {"layers": [1, 2.5, null]}}"#;
+
+/// Memory that a reader has for itself whatever the file: buffers.
+const ROOM: u64 = 1 << 20;
+
+/// The files of a target's corpus, which others wrote.
+fn corpus(target: &str) -> Vec<Seed> {
+    let dir = format!("{}/tests/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let seed = |path: &std::path::PathBuf| {
+        Seed::new(&path.file_name().unwrap().to_string_lossy(), std::fs::read(path).unwrap())
+    };
+    paths.iter().map(seed).collect()
+}
+
+/// What is in a file of ours.
+struct Truth {
+    tensors: HashMap<String, (TensorSpec, Vec<u8>)>,
+    has_config: bool,
+    /// Where the data of the tensors begins, behind all metadata.
+    data_at: usize,
+}
+
+/// A file of ours with tensors of every dtype, in small groups and in a large one.
+fn ours(format: Format) -> (Seed, Truth) {
+    let mut schema = Schema::new();
+    for (i, dtype) in Dtype::ALL.into_iter().enumerate() {
+        schema.add(&format!("layers/dense_{}/vars/{}", i / 3, i % 3), dtype, &[3, i as u64]).unwrap();
+        schema.add(&format!("many/{i}"), dtype, &[]).unwrap();
+    }
+    schema.set_name("layers/dense_1", "größe").unwrap();
+    let data = data(&schema, &mut Random(1));
+    let has_config = format == Format::Keras;
+    let mut assets = Assets::new();
+    assets.set("vocabulary.txt", b"one\ntwo\nthree\n").unwrap();
+    let options = Options {
+        config: has_config.then_some(CONFIG),
+        assets: &assets,
+        state_capacity: 100,
+        ..Options::default()
+    };
+    let mut layout = plan(&schema, format, &options).unwrap();
+    let bytes = materialize(&mut layout, &data, STATE);
+    let tensor = |extent: &&ckpt::layout::Extent| matches!(extent.source, ckpt::layout::Source::Tensor(_));
+    let data_at = layout.extents().iter().find(tensor).unwrap().offset as usize;
+    let specs = schema.tensors().iter().zip(data);
+    let tensors = specs.map(|(spec, bytes)| (spec.path.clone(), (spec.clone(), bytes))).collect();
+    (Seed::new("ours", bytes), Truth { tensors, has_config, data_at })
+}
+
+/// Looks on while a changed file is read, and holds what it gives against the truth.
+struct Judge<'a> {
+    file: u64,
+    memory: Memory,
+    tensors: u64,
+    /// If the checksums must find the change.
+    truth: Option<&'a Truth>,
+    /// If those of the archive must, too.
+    texts: bool,
+    tally: &'a mut Tally,
+}
+
+#[derive(Default, Debug)]
+struct Tally {
+    opened: u32,
+    tensors: u32,
+    /// Of those, held against the truth.
+    true_ones: u32,
+}
+
+impl targets::Watch for Judge<'_> {
+    fn opened(&mut self, reader: &Reader) {
+        self.tally.opened += 1;
+        self.check_memory("opened");
+        self.tensors = reader.tensors().iter().map(TensorSpec::nbytes).sum();
+    }
+
+    fn texts(&mut self, config: Option<&str>, state: Option<&[u8]>) {
+        if let Some(truth) = self.truth {
+            let config_is_true =
+                !self.texts || config.is_none_or(|found| truth.has_config && found == CONFIG);
+            assert!(config_is_true && state.is_none_or(|found| found == STATE), "{config:?} {state:?}");
+        }
+    }
+
+    fn tensor(&mut self, spec: &TensorSpec, bytes: &[u8]) {
+        self.tally.tensors += 1;
+        if let Some((good, data)) = self.truth.and_then(|truth| truth.tensors.get(&spec.path)) {
+            assert!(spec == good && bytes == data, "'{}' came back wrong without an error", spec.path);
+            self.tally.true_ones += 1;
+        }
+    }
+}
+
+impl Judge<'_> {
+    fn check_memory(&self, done: &str) {
+        let (peak, most) = (self.memory.peak(), 2 * self.file + self.tensors + ROOM);
+        assert!(peak <= most, "{peak} bytes of memory for a file of {}, {done}: at most {most}", self.file);
+    }
+}
+
+/// Whether the checksums for the tensors must find the change: one number is wrong; or only data is, however much.
+fn is_covered(change: &Change, truth: &Truth) -> bool {
+    let only_data = !change.moved && change.runs.iter().all(|run| run.start >= truth.data_at);
+    change.is_single() || (only_data && !change.repaired)
+}
+
+/// Files of a format, changed, through our own parsers.
+fn checkpoints(target: &'static str, format: Format) -> Tally {
+    let (own, truth) = ours(format);
+    let mut seeds = corpus(target);
+    seeds.insert(0, own);
+    let run = Run::of(target, 1);
+    let mut tally = Tally::default();
+    run.each(|_, r| {
+        let place = if r.below(3) == 0 { 0 } else { r.below(seeds.len()) };
+        let (bytes, change) = mutate(&seeds[place], &seeds, r);
+        let path = run.place(&bytes);
+        let mut judge = Judge {
+            file: bytes.len() as u64,
+            memory: Memory::start(),
+            tensors: 0,
+            truth: (place == 0 && is_covered(&change, &truth)).then_some(&truth),
+            texts: change.is_single(),
+            tally: &mut tally,
+        };
+        targets::checkpoint(&path, false, &mut judge);
+        judge.check_memory("read");
+    });
+    println!("{target}: {tally:?}");
+    // A case alone may be refused.
+    if run.cases.end - run.cases.start >= 1000 {
+        assert!(tally.opened > 100 && tally.true_ones > 100, "{tally:?}");
+    }
+    tally
+}
+
+#[test]
+fn hdf5() {
+    checkpoints("hdf5", Format::WeightsH5);
+}
+
+#[test]
+fn keras() {
+    checkpoints("keras", Format::Keras);
+}
+
+/// Texts of a corpus and of `more`, changed.
+fn texts(target: &'static str, more: &[&str], change: fn(&mut Vec<u8>, &mut Random), test: fn(&[u8])) {
+    let mut seeds: Vec<Vec<u8>> = more.iter().map(|text| text.as_bytes().to_vec()).collect();
+    if target == "config" {
+        seeds.extend(corpus(target).into_iter().map(|seed| seed.bytes));
+    }
+    let run = Run::of(target, 1);
+    run.each(|_, r| {
+        let mut text = seeds[r.below(seeds.len())].clone();
+        change(&mut text, r);
+        run.place(&text);
+        let (len, memory) = (text.len() as u64, Memory::start());
+        test(&text);
+        assert!(memory.peak() <= 2 * len + ROOM, "{} bytes of memory for {len}", memory.peak());
+    });
+}
+
+#[test]
+fn config() {
+    texts("config", &[CONFIG], mutate_json, targets::config);
+}
+
+#[test]
+fn state() {
+    texts("state", &[std::str::from_utf8(STATE).unwrap()], mutate_json, targets::state);
+}
+
+#[test]
+fn template() {
+    let templates = [
+        "run/{epoch:02d}-{val_loss:.3f}.weights.h5",
+        "{{{epoch!r:>{batch}}}}{loss:+,.{epoch}g}{val/acc:_^20.2%}.keras",
+        "a/{batch:#x}/{loss:e}/{loss:n}/{loss!s:20}.keras",
+    ];
+    texts("template", &templates, mutate_template, targets::template);
+}
+
+/// The share of cases that go through the HDF5 library, which costs more.
+const LIBRARY_SHARE: u64 = 5;
+
+/// As [`hdf5`], with the HDF5 library for what our parser leaves to it, in a process of its own: a signal there is
+/// a failure here, with the number of the case.
+#[test]
+fn library() {
+    let run = Run::of("library", LIBRARY_SHARE);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_reads_through_the_library", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The child may say more than a pipe holds.
+    let mut stderr = child.stderr.take().unwrap();
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
+    });
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    let status = child.wait().unwrap();
+    let last = out.lines().rev().find_map(|line| line.rsplit("case ").next()?.parse().ok());
+    let errors = errors.join().unwrap().unwrap();
+    if !status.success() {
+        if let Some(case) = last {
+            run.place(&library_case(&corpus("hdf5"), &mut run.random(case)));
+        }
+        panic!("{}\n{errors}", run.failed(last.unwrap_or(0), &format!("ended the process: {status}")));
+    }
+    println!("{}", out.lines().filter(|line| line.starts_with("library")).collect::<Vec<_>>().join("\n"));
+}
+
+fn library_case(seeds: &[Seed], r: &mut Random) -> Vec<u8> {
+    mutate(&seeds[r.below(seeds.len())], seeds, r).0
+}
+
+#[test]
+#[ignore = "run by the test `library`, in a process of its own"]
+fn child_reads_through_the_library() {
+    let seeds = corpus("hdf5");
+    let run = Run::of("library", LIBRARY_SHARE);
+    run.each(|case, r| {
+        let path = run.place(&library_case(&seeds, r));
+        println!("case {case}");
+        targets::checkpoint(&path, true, &mut ());
+    });
+    // The library's memory is not Rust's: what the process took at most is all that can be seen of it.
+    let mut usage = std::mem::MaybeUninit::uninit();
+    // SAFETY: `usage` is written by a call that succeeds.
+    let usage: libc::rusage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    let mebibytes = usage.ru_maxrss >> 10;
+    println!("library: {mebibytes} MiB of memory at most");
+    assert!(mebibytes < 256, "{mebibytes} MiB");
+}

@@ -1,0 +1,4 @@
+//! The configuration of a model.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::config(bytes));

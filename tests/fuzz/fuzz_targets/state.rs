@@ -1,0 +1,4 @@
+//! The training state of a checkpoint.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::state(bytes));

@@ -1,0 +1,4 @@
+//! The template of a path.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::template(bytes));
