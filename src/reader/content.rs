@@ -60,6 +60,10 @@ pub(super) struct Content {
     pub names: BTreeMap<String, String>,
     /// The training state that this library wrote; an error if it is damaged.
     pub state: Result<Option<Vec<u8>>>,
+    /// The model's configuration, JSON, where it is not a member of the archive.
+    pub config: Option<String>,
+    /// What the file says of itself, JSON, where it is not a member of the archive.
+    pub metadata: Option<String>,
     /// The archive that the files are in.
     pub archive: Option<Archive>,
 }

@@ -144,26 +144,27 @@ impl Reader {
         }
     }
 
-    /// The model's configuration, JSON: `config.json` of a `.keras` file.
+    /// The model's configuration, JSON: `config.json` of a `.keras` file, and what the other formats have of it.
     ///
     /// # Errors
     /// `Format` if it is damaged, `Unsupported` if it is compressed.
     pub fn config(&self) -> Result<Option<String>> {
-        self.text("config.json")
+        self.text(&self.content.config, "config.json")
     }
 
-    /// What wrote the file and when, JSON: `metadata.json` of a `.keras` file.
+    /// What the file says of itself, JSON: `metadata.json` of a `.keras` file (what wrote it, and when), and what
+    /// the other formats have of it.
     ///
     /// # Errors
     /// As [`Reader::config`].
     pub fn metadata(&self) -> Result<Option<String>> {
-        self.text("metadata.json")
+        self.text(&self.content.metadata, "metadata.json")
     }
 
-    fn text(&self, member: &str) -> Result<Option<String>> {
-        match &self.content.archive {
-            Some(archive) => archive.text(member).map_err(|e| named(&self.source, e)),
-            None => Ok(None),
+    fn text(&self, found: &Option<String>, member: &str) -> Result<Option<String>> {
+        match (found, &self.content.archive) {
+            (None, Some(archive)) => archive.text(member).map_err(|e| named(&self.source, e)),
+            (found, _) => Ok(found.clone()),
         }
     }
 
