@@ -4,6 +4,7 @@
 //! - `content`: what a format's reader finds in a checkpoint; one file a format:
 //!   - `weights`: an HDF5 file of the weights;
 //!   - `keras`: a `.keras` archive.
+//! - `index`: which files beside it an index names; `json`: JSON within bounds.
 //! - `zip`: the members of an archive.
 //! - `hdf5`: our own bounded parser of HDF5 metadata.
 //! - `library`: the HDF5 library, for what that parser does not know; holds all `unsafe` of the reader.
@@ -13,6 +14,8 @@
 mod checksums;
 mod content;
 mod hdf5;
+mod index;
+mod json;
 mod keras;
 mod library;
 mod load;
