@@ -49,6 +49,13 @@ pub(super) struct Spot {
     pub place: Place,
 }
 
+impl Spot {
+    /// In this file as it is, from `offset` on.
+    pub fn here(file: usize, offset: u64) -> Spot {
+        Spot { file, place: Place::Here(offset) }
+    }
+}
+
 /// A checkpoint as it was found.
 pub(super) struct Content {
     pub files: Vec<File>,
