@@ -27,7 +27,12 @@ impl<'a> Object<'a> {
     /// `Format` if it is not JSON, not an object, nested too deep, or has a key twice.
     pub fn parse(json: &'a str) -> Result<Object<'a>> {
         check_depth(json)?;
-        let mut entries = value::<Entries>(json, "an object")?.0;
+        let Entries(mut entries) = serde_json::from_str(json).map_err(|e| {
+            damaged(match e.is_data() {
+                true => format!("{} is not an object", quoted(json)),
+                false => format!("it is not JSON: {e}"),
+            })
+        })?;
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let twice = entries.windows(2).find_map(|pair| match pair {
             [a, b] if a.0 == b.0 => Some(&a.0),
@@ -61,12 +66,7 @@ impl<'a> Object<'a> {
 /// # Errors
 /// `Format` if it is something else.
 pub(super) fn value<'a, T: Deserialize<'a>>(json: &'a str, expected: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|e| {
-        damaged(match e.is_data() {
-            true => format!("{} is not {expected}: {e}", quoted(json)),
-            false => format!("it is not JSON: {e}"),
-        })
-    })
+    serde_json::from_str(json).map_err(|_| damaged(format!("{} is not {expected}", quoted(json))))
 }
 
 /// A key or a value, for a message: shortened, and without what would garble a terminal.

@@ -6,8 +6,6 @@
 
 mod header;
 mod own;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 

@@ -2,11 +2,13 @@
 //! two, are refused, as the reference implementation refuses them.
 #![forbid(unsafe_code)]
 
+use std::cmp::Ordering;
+
 use crate::error::Result;
 use crate::layout::safetensors::{DTYPES, METADATA_KEY};
 use crate::reader::json::{self, Object, Text, quoted};
 use crate::reader::source::damaged;
-use crate::tensor::{Dtype, MAX_PATH, MAX_RANK, TensorSpec, shape_text};
+use crate::tensor::{MAX_PATH, MAX_RANK, TensorSpec, shape_text};
 
 /// What stands in a header.
 #[derive(Debug, Default)]
@@ -22,14 +24,11 @@ pub(super) fn tensors(header: Object, data_len: u64) -> Result<Tensors> {
     let mut tensors = Tensors::default();
     let mut runs = Vec::with_capacity(header.len());
     for (name, entry) in header.into_entries().filter(|(name, _)| name != METADATA_KEY) {
-        let entry =
-            Entry::parse(&name, entry).map_err(|e| e.context(format_args!("tensor {}", quoted(&name))))?;
+        let parsed = Entry::parse(&name, entry);
+        let entry = parsed.map_err(|e| e.context(format_args!("tensor {}", quoted(&name))))?;
         runs.push((entry.begin, entry.end));
-        match entry.dtype {
-            Some(dtype) => {
-                let spec = TensorSpec { path: name.into_owned(), dtype, shape: entry.shape };
-                tensors.listed.push((spec, entry.begin));
-            }
+        match entry.spec {
+            Some(spec) => tensors.listed.push((spec, entry.begin)),
             None => tensors.others.push(name.into_owned()),
         }
     }
@@ -39,9 +38,8 @@ pub(super) fn tensors(header: Object, data_len: u64) -> Result<Tensors> {
 
 /// What the header says of a tensor.
 struct Entry {
-    /// None if it is none of ours.
-    dtype: Option<Dtype>,
-    shape: Vec<u64>,
+    /// None if its dtype is none of ours.
+    spec: Option<TensorSpec>,
     begin: u64,
     end: u64,
 }
@@ -52,31 +50,32 @@ impl Entry {
         let fields = Object::parse(entry)?;
         let field = |key: &str| fields.get(key).ok_or_else(|| damaged(format!("it has no \"{key}\"")));
         let Text(dtype) = json::value(field("dtype")?, "a dtype")?;
-        let dtype = DTYPES.iter().find(|(_, known)| *known == dtype).map(|(dtype, _)| *dtype);
         let shape = field("shape")?;
         if shape.matches(',').count() >= MAX_RANK {
             return Err(damaged(format!("it has more than {MAX_RANK} dimensions")));
         }
         let shape = json::value(shape, "a shape: a list of sizes")?;
-        let [begin, end] = json::value(field("data_offsets")?, "a begin and an end")?;
-        let entry = Entry { dtype, shape, begin, end };
-        entry.check()?;
-        Ok(entry)
-    }
-
-    /// Refuses a tensor that does not fit its bytes. How many one of an unknown dtype has, nobody here knows.
-    fn check(&self) -> Result<()> {
-        let Some(len) = self.end.checked_sub(self.begin) else {
-            return Err(damaged(format!("its data_offsets [{}, {}] run backwards", self.begin, self.end)));
+        let [begin, end]: [u64; 2] = json::value(field("data_offsets")?, "a begin and an end")?;
+        let Some(len) = end.checked_sub(begin) else {
+            return Err(damaged(format!("its data_offsets [{begin}, {end}] run backwards")));
         };
-        let Some(dtype) = self.dtype else { return Ok(()) };
-        let spec = TensorSpec { path: String::new(), dtype, shape: self.shape.clone() };
-        let what = || format!("as {} of shape {}", dtype.name(), shape_text(&self.shape));
-        match spec.checked_nbytes() {
-            Some(nbytes) if nbytes == len => Ok(()),
-            Some(nbytes) => Err(damaged(format!("{} it needs {nbytes} bytes, its data has {len}", what()))),
-            None => Err(damaged(format!("{} it is larger than any file", what()))),
+        // How many bytes one of an unknown dtype has, nobody here knows.
+        let dtype = DTYPES.iter().find(|(_, known)| *known == dtype).map(|(dtype, _)| *dtype);
+        let spec = dtype.map(|dtype| TensorSpec { path: name.to_owned(), dtype, shape });
+        if let Some(spec) = &spec {
+            check_bytes(spec, len)?;
         }
+        Ok(Entry { spec, begin, end })
+    }
+}
+
+/// Refuses a tensor whose elements do not have `len` bytes.
+fn check_bytes(spec: &TensorSpec, len: u64) -> Result<()> {
+    let what = || format!("as {} of shape {}", spec.dtype.name(), shape_text(&spec.shape));
+    match spec.checked_nbytes() {
+        Some(nbytes) if nbytes == len => Ok(()),
+        Some(nbytes) => Err(damaged(format!("{} it needs {nbytes} bytes, its data has {len}", what()))),
+        None => Err(damaged(format!("{} it is larger than any file", what()))),
     }
 }
 
@@ -98,9 +97,9 @@ fn check_runs(mut runs: Vec<(u64, u64)>, data_len: u64) -> Result<()> {
     for (begin, end) in runs {
         let what = match begin.cmp(&at) {
             _ if end > data_len => format!("reach beyond the end of the data, {data_len}"),
-            std::cmp::Ordering::Less => "overlap those of another tensor".to_owned(),
-            std::cmp::Ordering::Greater => format!("leave a hole behind offset {at}"),
-            std::cmp::Ordering::Equal => {
+            Ordering::Less => "overlap those of another tensor".to_owned(),
+            Ordering::Greater => format!("leave a hole behind offset {at}"),
+            Ordering::Equal => {
                 at = end;
                 continue;
             }
