@@ -9,7 +9,7 @@ mod hdf5;
 mod keras;
 mod legacy;
 pub mod own;
-mod safetensors;
+pub mod safetensors;
 pub mod schema;
 mod shards;
 mod zip;
@@ -130,12 +130,45 @@ pub struct Layout {
     extents: Vec<Extent>,
     /// Shared where someone else has them too: the assets.
     literals: Vec<Arc<Vec<u8>>>,
-    /// None for a file without `/libckpt`.
-    slots: Option<own::Slots>,
+    /// None for a file whose bytes are final.
+    slots: Option<Slots>,
     archive: Option<keras::Archive>,
 }
 
-/// The literal that is the metadata of HDF5, in every format.
+/// What a save fills in, in the literal [`METADATA`]: the training state and the checksums.
+#[derive(Clone, Debug)]
+enum Slots {
+    /// In `/libckpt` of an HDF5 file.
+    Group(own::Slots),
+    /// In the header of a `.safetensors` file.
+    Header(safetensors::Slots),
+}
+
+impl Slots {
+    fn tensors(&self) -> usize {
+        match self {
+            Slots::Group(slots) => slots.tensors(),
+            Slots::Header(slots) => slots.tensors(),
+        }
+    }
+
+    fn state_capacity(&self) -> usize {
+        match self {
+            Slots::Group(slots) => slots.state_capacity(),
+            Slots::Header(slots) => slots.state_capacity(),
+        }
+    }
+
+    /// Nothing has changed after an error.
+    fn fill(&self, metadata: &mut [u8], crcs: &[u32], state: &[u8]) -> Result<()> {
+        match self {
+            Slots::Group(slots) => slots.fill(metadata, crcs, state),
+            Slots::Header(slots) => slots.fill(metadata, crcs, state),
+        }
+    }
+}
+
+/// The literal that is the metadata of HDF5, or the header: in every format.
 const METADATA: usize = 0;
 
 /// Lays out the file of a schema in a format. Until the first [`Layout::seal`] its checksums are wrong and its
@@ -161,7 +194,13 @@ impl Layout {
             Some(Extent { offset: base + begin, len, source: Source::Tensor(i) })
         }));
         let literals = vec![Arc::new(image.metadata)];
-        Layout { size: base + image.end, extents, literals, slots: Some(image.slots), archive: None }
+        Layout {
+            size: base + image.end,
+            extents,
+            literals,
+            slots: Some(Slots::Group(image.slots)),
+            archive: None,
+        }
     }
 
     /// A layout without slots, made of its parts: for tests of what moves the bytes.
@@ -187,7 +226,7 @@ impl Layout {
 
     /// Room for [`Stamp::state`], in bytes.
     pub fn state_capacity(&self) -> usize {
-        self.slots.as_ref().map_or(0, own::Slots::state_capacity)
+        self.slots.as_ref().map_or(0, Slots::state_capacity)
     }
 
     /// Fills the slots of the literals for one save. `crcs` are the CRC-32s of the tensors' bytes, in the order
@@ -195,7 +234,7 @@ impl Layout {
     /// again; nothing has changed after an error, which is [`Status::State`] where the state is too large.
     pub fn seal(&mut self, crcs: &[u32], stamp: &Stamp) -> Result<()> {
         let Some(slots) = &self.slots else { return Ok(()) };
-        let tensors = slots.rows() - 1;
+        let tensors = slots.tensors();
         if crcs.len() != tensors {
             let message = format!("sealing a file of {tensors} tensors with {} checksums", crcs.len());
             return Err(Error::new(Status::Internal, message));

@@ -45,9 +45,37 @@ pub(super) struct Slots {
 /// Where a checksum is, and what it would be if the CRC-32 of the data were 0. It is linear in that: the CRC is
 /// XORed to it.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
-    at: usize,
-    head: u32,
+pub(super) struct Slot {
+    pub(super) at: usize,
+    pub(super) head: u32,
+}
+
+/// A row of checksums for each of these, in the order of their keys. `put` writes one, and says where its checksum is.
+pub(super) fn put_rows<'a>(
+    specs: impl Iterator<Item = &'a TensorSpec> + Clone,
+    mut put: impl FnMut(u64) -> usize,
+) -> Vec<Slot> {
+    let mut keys: Vec<_> = specs.clone().enumerate().map(|(i, s)| (path_key(&s.path), i)).collect();
+    keys.sort_unstable();
+    let mut slots: Vec<_> = specs.map(|s| Slot { at: 0, head: s.checksum(0) }).collect();
+    for (key, index) in keys {
+        slots[index].at = put(key);
+    }
+    slots
+}
+
+/// Refuses a training state for which there is no room.
+pub(super) fn check_state(state: &[u8], capacity: usize) -> Result<()> {
+    if state.len() > capacity {
+        return Err(Error::new(
+            Status::State,
+            format!(
+                "the training state has {} bytes, the layout room for {capacity}: plan it anew with more",
+                state.len()
+            ),
+        ));
+    }
+    Ok(())
 }
 
 impl Slots {
@@ -59,15 +87,12 @@ impl Slots {
         out.put_zeros(state_capacity);
         out.align(8);
         let checksums_at = out.len();
-        let specs = || tensors.iter().chain([&state]);
-        let mut keys: Vec<(u64, usize)> = specs().enumerate().map(|(i, s)| (path_key(&s.path), i)).collect();
-        keys.sort_unstable();
-        let mut checksums: Vec<Slot> = specs().map(|s| Slot { at: 0, head: s.checksum(0) }).collect();
-        for (key, index) in keys {
+        let checksums = put_rows(tensors.iter().chain([&state]), |key| {
             out.put_u64(key);
-            checksums[index].at = out.len();
+            let at = out.len();
             out.put_u64(0);
-        }
+            at
+        });
         Slots { state_at, state_capacity, checksums_at, checksums }
     }
 
@@ -87,18 +112,13 @@ impl Slots {
         self.checksums.len()
     }
 
+    pub(super) fn tensors(&self) -> usize {
+        self.rows() - 1
+    }
+
     /// Writes the state and all checksums; `crcs` are those of the tensors' bytes.
     pub(super) fn fill(&self, metadata: &mut [u8], crcs: &[u32], state: &[u8]) -> Result<()> {
-        if state.len() > self.state_capacity {
-            return Err(Error::new(
-                Status::State,
-                format!(
-                    "the training state has {} bytes, the layout room for {}: plan it anew with more",
-                    state.len(),
-                    self.state_capacity
-                ),
-            ));
-        }
+        check_state(state, self.state_capacity)?;
         let room = &mut metadata[self.state_at..self.state_at + self.state_capacity];
         let (text, padding) = room.split_at_mut(state.len());
         text.copy_from_slice(state);

@@ -1,9 +1,286 @@
-//! `.safetensors`: the weights behind a JSON header.
+//! `.safetensors`: eight bytes with the length of the header, the header (JSON), the tensors' data.
+//!
+//! The data stands in the order in which the reference implementation writes it, without holes. What is ours is in
+//! the header's `__metadata__`, a map of strings, under keys that begin with [`OWN_PREFIX`]; see docs/formats.md.
 
-use super::{Layout, Options, Schema};
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::bytes::{Put, set_u64};
+use super::own::{self, STATE_PATH, Slot};
+use super::schema::{Node, Schema};
+use super::{Extent, Layout, METADATA, Options, Source, hdf5};
 use crate::error::{Error, Result, Status};
+use crate::tensor::{Dtype, TensorSpec};
+
+/// The key of the map of strings, among those of the tensors.
+pub const METADATA_KEY: &str = "__metadata__";
+
+/// What the keys of our own in that map begin with.
+pub const OWN_PREFIX: &str = "libckpt.";
+
+/// The training state, JSON, padded with spaces.
+pub const STATE: &str = "libckpt.state";
+
+/// The checksums: rows of [`ROW`] hexadecimal digits, sorted by key.
+pub const CHECKSUMS: &str = "libckpt.checksums";
+
+/// Keras' names of the groups: a JSON object.
+pub const NAMES: &str = "libckpt.names";
+
+/// The model's configuration, JSON.
+pub const CONFIG: &str = "libckpt.config";
+
+/// Digits of a row of checksums: 16 of the path's key, 8 of the checksum.
+pub const ROW: usize = KEY_DIGITS + CHECKSUM_DIGITS;
+const KEY_DIGITS: usize = 16;
+const CHECKSUM_DIGITS: usize = 8;
+
+/// The most bytes of a header: the reference implementation reads no more.
+pub const MAX_HEADER: u64 = 100_000_000;
+
+/// The dtypes by the names that the format has for them, in the order of the data.
+pub const DTYPES: [(Dtype, &str); 13] = [
+    (Dtype::U64, "U64"),
+    (Dtype::I64, "I64"),
+    (Dtype::F64, "F64"),
+    (Dtype::F32, "F32"),
+    (Dtype::U32, "U32"),
+    (Dtype::I32, "I32"),
+    (Dtype::Bf16, "BF16"),
+    (Dtype::F16, "F16"),
+    (Dtype::U16, "U16"),
+    (Dtype::I16, "I16"),
+    (Dtype::I8, "I8"),
+    (Dtype::U8, "U8"),
+    (Dtype::Bool, "BOOL"),
+];
+
+/// Refuses a key of the metadata that is not the caller's.
+pub fn check_key(key: &str) -> Result<()> {
+    match key.starts_with(OWN_PREFIX) {
+        false => Ok(()),
+        true => {
+            let what = format!("metadata '{key}': keys that begin with '{OWN_PREFIX}' are the library's own");
+            Err(Error::new(Status::InvalidArgument, what))
+        }
+    }
+}
 
 /// Lays out the file of a schema.
-pub(super) fn plan(_: &Schema, _: &Options) -> Result<Layout> {
-    Err(Error::new(Status::Unsupported, "this format is not written yet"))
+pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
+    let tensors = schema.tensors();
+    if schema.find(METADATA_KEY).is_some() {
+        let what = format!("tensor '{METADATA_KEY}': a .safetensors file has its metadata under this name");
+        return Err(Error::new(Status::InvalidArgument, what));
+    }
+    let data = data(tensors)?;
+    let data_len = data.last().map_or(0, |run| run.end);
+    let mut out = Vec::new();
+    out.put_u64(0);
+    out.put(b"{");
+    let slots = put_metadata(&mut out, schema, options)?;
+    for run in &data {
+        put_tensor(&mut out, &tensors[run.tensor], run);
+    }
+    out.put(b"}");
+
+    let unit = if data_len >= hdf5::LARGE { hdf5::LARGE_ALIGNMENT } else { hdf5::ALIGNMENT };
+    out.resize(out.len().next_multiple_of(unit as usize), b' ');
+    let header = out.here() - 8;
+    if header > MAX_HEADER {
+        return Err(Error::new(
+            Status::InvalidArgument,
+            format!(
+                "the header of a .safetensors file with {} tensors has {header} bytes, the format allows {MAX_HEADER}: \
+                 shorten the names, the metadata or the configuration, or use another format",
+                tensors.len()
+            ),
+        ));
+    }
+    set_u64(&mut out, 0, header);
+
+    let begin = out.here();
+    let size =
+        begin.checked_add(data_len).filter(|&size| size <= hdf5::MAX_FILE).ok_or_else(hdf5::too_large)?;
+    let mut extents = vec![Extent { offset: 0, len: begin, source: Source::Literal(METADATA) }];
+    extents.extend(data.iter().filter(|run| run.begin < run.end).map(|run| Extent {
+        offset: begin + run.begin,
+        len: run.end - run.begin,
+        source: Source::Tensor(run.tensor),
+    }));
+    Ok(Layout {
+        size,
+        extents,
+        literals: vec![out.into()],
+        slots: Some(super::Slots::Header(slots)),
+        archive: None,
+    })
 }
+
+/// Where a tensor's bytes are in the data.
+struct Run {
+    tensor: usize,
+    begin: u64,
+    end: u64,
+}
+
+/// The runs of all tensors in the order of the data: by dtype, wide ones first, so that all of them are aligned
+/// to their elements; then by name.
+fn data(tensors: &[TensorSpec]) -> Result<Vec<Run>> {
+    let rank = |dtype: Dtype| DTYPES.iter().position(|(d, _)| *d == dtype);
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_cached_key(|&i| (rank(tensors[i].dtype), tensors[i].path.as_str()));
+    let mut end = 0u64;
+    let runs = order.into_iter().map(|tensor| {
+        let begin = end;
+        end = begin.checked_add(tensors[tensor].nbytes()).ok_or_else(hdf5::too_large)?;
+        Ok(Run { tensor, begin, end })
+    });
+    runs.collect()
+}
+
+/// Appends the entry [`METADATA_KEY`].
+fn put_metadata(out: &mut Vec<u8>, schema: &Schema, options: &Options) -> Result<Slots> {
+    put_string(out, METADATA_KEY);
+    out.put(b":{");
+    for (key, value) in options.metadata {
+        check_key(key)?;
+        put_entry(out, key, value);
+    }
+    if let Some(config) = options.config {
+        put_entry(out, CONFIG, config);
+    }
+    let names = names(schema);
+    if !names.is_empty() {
+        put_entry(out, NAMES, &json!(names).to_string());
+    }
+    let slots = Slots::put(out, schema.tensors(), options.state_capacity);
+    out.put(b"}");
+    Ok(slots)
+}
+
+/// Keras' names of the groups that have one.
+fn names(schema: &Schema) -> BTreeMap<String, &str> {
+    let mut names = BTreeMap::new();
+    let mut pending = vec![(String::new(), Schema::ROOT)];
+    while let Some((path, id)) = pending.pop() {
+        let Node::Group { children, name } = schema.node(id) else { continue };
+        if let Some(name) = name {
+            // The group that is named is the one around its `vars`.
+            let group = path.rsplit_once('/').map_or("", |(group, _)| group);
+            names.insert(group.to_owned(), &**name);
+        }
+        for (part, &id) in children {
+            let path = if path.is_empty() { part.to_string() } else { format!("{path}/{part}") };
+            pending.push((path, id));
+        }
+    }
+    names
+}
+
+/// Appends the entry of a tensor.
+fn put_tensor(out: &mut Vec<u8>, spec: &TensorSpec, run: &Run) {
+    let dtype = DTYPES.iter().find(|(dtype, _)| *dtype == spec.dtype).map_or("", |(_, name)| name);
+    out.put(b",");
+    put_string(out, &spec.path);
+    let (shape, offsets) = (json!(spec.shape), [run.begin, run.end]);
+    out.put(
+        format!(r#":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{}}}"#, json!(offsets)).as_bytes(),
+    );
+}
+
+/// Appends a string of the map.
+fn put_entry(out: &mut Vec<u8>, key: &str, value: &str) {
+    put_string(out, key);
+    out.put(b":");
+    put_string(out, value);
+    out.put(b",");
+}
+
+/// Appends a string of JSON.
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    out.put(Value::from(text).to_string().as_bytes());
+}
+
+/// Where the slots are in the header.
+#[derive(Clone, Debug)]
+pub(super) struct Slots {
+    state_at: usize,
+    state_capacity: usize,
+    /// For each tensor.
+    checksums: Vec<Slot>,
+    /// Where the checksum of the state is.
+    state_checksum_at: usize,
+}
+
+/// The state is a string of JSON: its quotes, backslashes and line breaks have two bytes there. JSON has no other
+/// character that would have more than it has in UTF-8.
+const ESCAPED: usize = 2;
+
+impl Slots {
+    /// Appends the entries [`CHECKSUMS`], the keys filled in, and [`STATE`].
+    fn put(out: &mut Vec<u8>, tensors: &[TensorSpec], state_capacity: usize) -> Slots {
+        put_string(out, CHECKSUMS);
+        out.put(b":\"");
+        let state = state_spec(0);
+        let mut checksums = own::put_rows(tensors.iter().chain([&state]), |key| {
+            out.put(format!("{key:0KEY_DIGITS$x}").as_bytes());
+            let at = out.len();
+            out.put(&[b'0'; CHECKSUM_DIGITS]);
+            at
+        });
+        let state_checksum_at = checksums.pop().map_or(0, |slot| slot.at);
+        out.put(b"\",");
+        put_string(out, STATE);
+        out.put(b":\"");
+        let state_at = out.len();
+        out.resize(state_at + ESCAPED * state_capacity, b' ');
+        out.put(b"\"");
+        Slots { state_at, state_capacity, checksums, state_checksum_at }
+    }
+
+    pub(super) fn tensors(&self) -> usize {
+        self.checksums.len()
+    }
+
+    pub(super) fn state_capacity(&self) -> usize {
+        self.state_capacity
+    }
+
+    /// Writes the state and all checksums; `crcs` are those of the tensors' bytes.
+    pub(super) fn fill(&self, header: &mut [u8], crcs: &[u32], state: &[u8]) -> Result<()> {
+        own::check_state(state, self.state_capacity)?;
+        let escaped = std::str::from_utf8(state).ok().map(|text| Value::from(text).to_string());
+        let escaped =
+            escaped.as_deref().and_then(|quoted| quoted.get(1..quoted.len() - 1)).unwrap_or_default();
+        let room = &mut header[self.state_at..self.state_at + ESCAPED * self.state_capacity];
+        if escaped.len() > room.len() || escaped.is_empty() != state.is_empty() {
+            return Err(Error::new(Status::Internal, "the training state is not JSON"));
+        }
+        let (text, padding) = room.split_at_mut(escaped.len());
+        text.copy_from_slice(escaped.as_bytes());
+        padding.fill(b' ');
+        for (slot, crc) in self.checksums.iter().zip(crcs) {
+            set_checksum(header, slot.at, slot.head ^ crc);
+        }
+        let state = state.trim_ascii_end();
+        let checksum = state_spec(state.len()).checksum(crc32fast::hash(state));
+        set_checksum(header, self.state_checksum_at, checksum);
+        Ok(())
+    }
+}
+
+/// The state as a tensor, for its checksum: without its padding, whose length depends on the escapes.
+pub fn state_spec(len: usize) -> TensorSpec {
+    TensorSpec { path: STATE_PATH.into(), dtype: Dtype::U8, shape: vec![len as u64] }
+}
+
+fn set_checksum(header: &mut [u8], at: usize, checksum: u32) {
+    let digits = format!("{checksum:0CHECKSUM_DIGITS$x}");
+    header[at..at + CHECKSUM_DIGITS].copy_from_slice(digits.as_bytes());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The checksums that stand in `/libckpt`, by the keys of the tensors' paths.
+//! The checksums that this library writes, by the keys of the tensors' paths.
 #![forbid(unsafe_code)]
 
 use crate::error::Result;
@@ -12,15 +12,20 @@ pub(super) struct Checksums {
 }
 
 impl Checksums {
+    /// From its rows, in any order: a path's key, a tensor's checksum.
+    pub fn new(rows: impl IntoIterator<Item = (u64, u64)>) -> Checksums {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_unstable();
+        Checksums { rows }
+    }
+
     /// From the bytes of the dataset: rows of two little-endian numbers.
     pub fn from_bytes(bytes: &[u8]) -> Checksums {
         let (rows, _) = bytes.as_chunks::<16>();
         let number = |row: &[u8; 16], half: usize| {
             row.iter().skip(half * 8).take(8).rev().fold(0, |n, &byte| n << 8 | u64::from(byte))
         };
-        let mut rows: Vec<_> = rows.iter().map(|row| (number(row, 0), number(row, 1))).collect();
-        rows.sort_unstable();
-        Checksums { rows }
+        Checksums::new(rows.iter().map(|row| (number(row, 0), number(row, 1))))
     }
 
     fn of(&self, path: &str) -> impl Iterator<Item = u64> {
@@ -48,7 +53,7 @@ impl Checksums {
         match expected {
             None => Ok(()),
             Some(sum) => Err(damaged(format!(
-                "tensor '{}' does not match its checksum in /libckpt (expected {sum:08x}, found {found:08x}): it \
+                "tensor '{}' does not match its checksum (expected {sum:08x}, found {found:08x}): it \
                  is damaged, or another program has changed it",
                 spec.path
             ))),

@@ -49,6 +49,13 @@ pub(super) struct Spot {
     pub place: Place,
 }
 
+impl Spot {
+    /// In this file as it is, from `offset` on.
+    pub fn here(file: usize, offset: u64) -> Spot {
+        Spot { file, place: Place::Here(offset) }
+    }
+}
+
 /// A checkpoint as it was found.
 pub(super) struct Content {
     pub files: Vec<File>,
@@ -60,6 +67,10 @@ pub(super) struct Content {
     pub names: BTreeMap<String, String>,
     /// The training state that this library wrote; an error if it is damaged.
     pub state: Result<Option<Vec<u8>>>,
+    /// The model's configuration, JSON, where it is not a member of the archive.
+    pub config: Option<String>,
+    /// What the file says of itself, JSON, where it is not a member of the archive.
+    pub metadata: Option<String>,
     /// The archive that the files are in.
     pub archive: Option<Archive>,
 }

@@ -3,19 +3,24 @@
 //! - `source`: a read-only stretch of a file.
 //! - `content`: what a format's reader finds in a checkpoint; one file a format:
 //!   - `weights`: an HDF5 file of the weights;
-//!   - `keras`: a `.keras` archive.
+//!   - `keras`: a `.keras` archive;
+//!   - `safetensors`: a `.safetensors` file, or the index of several.
+//! - `index`: which files beside it an index names; `json`: JSON within bounds.
 //! - `zip`: the members of an archive.
 //! - `hdf5`: our own bounded parser of HDF5 metadata.
 //! - `library`: the HDF5 library, for what that parser does not know; holds all `unsafe` of the reader.
-//! - `checksums`: the table in `/libckpt`.
+//! - `checksums`: the table of the checksums that this library writes.
 //! - `load`: many tensors at once, in parallel.
 
 mod checksums;
 mod content;
 mod hdf5;
+mod index;
+mod json;
 mod keras;
 mod library;
 mod load;
+mod safetensors;
 mod source;
 mod weights;
 mod zip;
@@ -26,11 +31,13 @@ pub use self::load::Target;
 
 use self::content::{Content, File};
 use self::hdf5::Place;
+use self::index::Index;
+use self::safetensors::Likeness;
 use self::source::{Source, damaged};
 use crate::error::{Error, Result, Status};
 use crate::tensor::{TensorSpec, shape_text};
 
-/// An open checkpoint: a `.weights.h5` or a `.keras` file. Any thread may use it, several at once too.
+/// An open checkpoint, of any format that is written here. Any thread may use it, several at once too.
 ///
 /// The file is read as it was when it was opened: one that another program changes in the meantime gives errors
 /// or that program's bytes. A file that is renamed over it does no harm.
@@ -144,26 +151,27 @@ impl Reader {
         }
     }
 
-    /// The model's configuration, JSON: `config.json` of a `.keras` file.
+    /// The model's configuration, JSON: `config.json` of a `.keras` file, and what the other formats have of it.
     ///
     /// # Errors
     /// `Format` if it is damaged, `Unsupported` if it is compressed.
     pub fn config(&self) -> Result<Option<String>> {
-        self.text("config.json")
+        self.text(&self.content.config, "config.json")
     }
 
-    /// What wrote the file and when, JSON: `metadata.json` of a `.keras` file.
+    /// What the file says of itself, JSON: `metadata.json` of a `.keras` file (what wrote it, and when), and what
+    /// the other formats have of it.
     ///
     /// # Errors
     /// As [`Reader::config`].
     pub fn metadata(&self) -> Result<Option<String>> {
-        self.text("metadata.json")
+        self.text(&self.content.metadata, "metadata.json")
     }
 
-    fn text(&self, member: &str) -> Result<Option<String>> {
-        match &self.content.archive {
-            Some(archive) => archive.text(member).map_err(|e| named(&self.source, e)),
-            None => Ok(None),
+    fn text(&self, found: &Option<String>, member: &str) -> Result<Option<String>> {
+        match (found, &self.content.archive) {
+            (None, Some(archive)) => archive.text(member).map_err(|e| named(&self.source, e)),
+            (found, _) => Ok(found.clone()),
         }
     }
 
@@ -196,20 +204,40 @@ struct Opening<'a> {
 
 /// What is in a checkpoint; the first bytes say which format it has.
 fn read(source: &Source, opening: &Opening) -> Result<Content> {
-    let mut magic = [0; zip::MAGIC.len()];
-    if source.len() >= magic.len() as u64 {
-        source.read_at(0, &mut magic)?;
-    }
-    if magic == zip::MAGIC {
+    let mut head = [0; safetensors::HEAD];
+    let len = source.len().min(head.len() as u64);
+    source.read_at(0, head.get_mut(..len as usize).unwrap_or_default())?;
+    if head.starts_with(&zip::MAGIC) {
         return keras::read(source, opening);
+    }
+    let likeness = safetensors::likeness(head, source.len());
+    if likeness == Likeness::Sure {
+        return safetensors::read(source, opening);
     }
     if let Some(origin) = hdf5::find(source)? {
         return weights::read(source, origin, opening);
     }
+    if head.first() == Some(&index::MAGIC) {
+        return read_index(source, opening);
+    }
+    if likeness == Likeness::Broken {
+        return safetensors::read(source, opening);
+    }
     Err(damaged(match source.len() {
         0 => "it is empty",
-        _ => "it is neither an HDF5 file nor a .keras archive",
+        _ => {
+            "it is neither an HDF5 file, nor a .keras archive, nor a .safetensors file, nor an index of such files"
+        }
     }))
+}
+
+/// What is in the files that an index names; their names say which format it has.
+fn read_index(source: &Source, opening: &Opening) -> Result<Content> {
+    let index = Index::read(source)?;
+    match index.is_of(".safetensors") {
+        true => safetensors::read_index(source, index, opening),
+        false => Err(damaged("it is an index of files that are not .safetensors files")),
+    }
 }
 
 /// The training state in a checkpoint, where it has one that is whole; what else the file holds is not looked at.

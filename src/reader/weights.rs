@@ -31,7 +31,16 @@ pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Co
         }
     }
     let state = read_own(&mut file, &own)?;
-    Ok(Content { files: vec![file], tensors, spots, names: tree.names, state, archive: None })
+    Ok(Content {
+        files: vec![file],
+        tensors,
+        spots,
+        names: tree.names,
+        state,
+        config: None,
+        metadata: None,
+        archive: None,
+    })
 }
 
 /// Reads what `/libckpt` holds: the checksums, and the training state. A state that is damaged does not keep

@@ -78,9 +78,11 @@ impl Model {
     }
 
     /// Sets an entry of the `__metadata__` of a `.safetensors` file.
-    pub fn set_metadata(&mut self, key: &str, value: &str) {
+    pub fn set_metadata(&mut self, key: &str, value: &str) -> Result<()> {
+        layout::safetensors::check_key(key)?;
         self.metadata.insert(key.to_owned(), value.to_owned());
         *self.layout.get_mut() = None;
+        Ok(())
     }
 
     /// Saves one file, durably; its ending says what it is.

@@ -27,13 +27,13 @@ use crate::tensor::{Dtype, max_path_bytes};
 const UNDEFINED: u64 = u64::MAX;
 
 /// Data begins at a multiple of this: a cache line, and what vector loads like.
-const ALIGNMENT: u64 = 64;
+pub(super) const ALIGNMENT: u64 = 64;
 
 /// Large data begins at a multiple of this: a page and a block of the disk.
-const LARGE_ALIGNMENT: u64 = 4096;
+pub(super) const LARGE_ALIGNMENT: u64 = 4096;
 
 /// Bytes from which data is large.
-const LARGE: u64 = 1 << 20;
+pub(super) const LARGE: u64 = 1 << 20;
 
 /// An HDF5 file: addresses count from its superblock.
 pub(super) struct Image {
@@ -205,9 +205,9 @@ impl<'a> Writer<'a> {
 }
 
 /// The most bytes of a file: offsets are signed, and there is more around the HDF5 part of it.
-const MAX_FILE: u64 = 1 << 62;
+pub(super) const MAX_FILE: u64 = 1 << 62;
 
-fn too_large() -> Error {
+pub(super) fn too_large() -> Error {
     Error::new(
         Status::InvalidArgument,
         "the tensors have more than 2^62 bytes together: no file can hold them",

@@ -1,0 +1,89 @@
+//! The map of strings in a header: what this library has put there, and the rest.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::layout::safetensors::{CHECKSUMS, CONFIG, NAMES, OWN_PREFIX, ROW, STATE, state_spec};
+use crate::reader::checksums::Checksums;
+use crate::reader::json::{self, Object, Text, quoted};
+use crate::reader::source::damaged;
+
+/// What the map says.
+pub(super) struct Own {
+    pub checksums: Checksums,
+    /// Keras' names of the groups.
+    pub names: BTreeMap<String, String>,
+    pub config: Option<String>,
+    /// What is not ours, as a JSON object; none if it is empty.
+    pub metadata: Option<String>,
+    /// The training state; an error if it is damaged, which keeps nobody from the tensors.
+    pub state: Result<Option<Vec<u8>>>,
+}
+
+impl Own {
+    /// From the map, JSON, if there is one.
+    pub fn parse(map: Option<&str>) -> Result<Own> {
+        let mut own = Own {
+            checksums: Checksums::default(),
+            names: BTreeMap::new(),
+            config: None,
+            metadata: None,
+            state: Ok(None),
+        };
+        // The reference implementation takes a null for none.
+        let Some(map) = map.filter(|map| *map != "null") else { return Ok(own) };
+        let mut state = None;
+        let mut metadata = BTreeMap::new();
+        for (key, value) in Object::parse(map)?.into_entries() {
+            let context = |e: crate::error::Error| e.context(quoted(&key));
+            let Text(value) = json::value(value, "a string").map_err(context)?;
+            match &*key {
+                CHECKSUMS => own.checksums = checksums(&value).map_err(context)?,
+                NAMES => own.names = names(&value).map_err(context)?,
+                CONFIG => own.config = Some(value.into_owned()),
+                STATE => state = Some(value),
+                // Of a later version.
+                key if key.starts_with(OWN_PREFIX) => (),
+                _ => {
+                    metadata.insert(key, value);
+                }
+            }
+        }
+        if !metadata.is_empty() {
+            own.metadata = Some(serde_json::json!(metadata).to_string());
+        }
+        if let Some(state) = state {
+            let state = state.trim_ascii_end().as_bytes();
+            let checked = own.checksums.check(&state_spec(state.len()), crc32fast::hash(state));
+            own.state = checked.map(|()| (!state.is_empty()).then(|| state.to_vec()));
+        }
+        Ok(own)
+    }
+}
+
+/// The table from its rows of hexadecimal digits.
+fn checksums(text: &str) -> Result<Checksums> {
+    let (rows, rest) = text.as_bytes().as_chunks::<ROW>();
+    let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+    if !digits || !rest.is_empty() {
+        return Err(damaged(format!("it is not a list of rows of {ROW} hexadecimal digits")));
+    }
+    let number = |digits: &[u8]| {
+        digits.iter().fold(0, |n, &digit| n << 4 | u64::from((digit as char).to_digit(16).unwrap_or(0)))
+    };
+    Ok(Checksums::new(rows.iter().map(|row| {
+        let (key, checksum) = row.split_at(16);
+        (number(key), number(checksum))
+    })))
+}
+
+/// The names from a JSON object.
+fn names(text: &str) -> Result<BTreeMap<String, String>> {
+    let entries = Object::parse(text)?.into_entries();
+    let names = entries.map(|(group, name)| {
+        let Text(name) = json::value(name, "a string")?;
+        Ok((group.into_owned(), name.into_owned()))
+    });
+    names.collect()
+}
