@@ -6,18 +6,26 @@
 //! - [`write`]: moves the extents of a layout, checksums in the same pass.
 //! - [`host`]: what only the operating system knows: the local time, the free space.
 //! - [`temp`]: temporary files, held by their lock, and the sweep of those that nobody holds.
-//! - [`commit`]: temporary file, sync, rename, sync of the directory.
+//! - [`destination`]: where a save goes: behind the links, into directories that it makes.
+//! - `files`: the files of one save while they have no names of their own.
+//! - [`commit`]: temporary files, sync, rename, sync of the directory.
+//! - [`remove`]: the end of checkpoints.
 
 pub mod buffer;
 pub mod commit;
+pub mod destination;
+mod files;
 pub mod host;
+pub mod remove;
 pub mod storage;
 pub mod strided;
 pub mod temp;
 pub mod write;
 
 pub use buffer::Buffer;
-pub use commit::{WriteOptions, WriteStats, Written, check, probe, remove, remove_dir, save};
+pub use commit::{WriteOptions, WriteStats, Written, save};
+pub use destination::{check, probe};
 pub use host::local_date;
+pub use remove::{remove, remove_dir, stands};
 pub use storage::{Disk, Storage};
 pub use temp::sweep;

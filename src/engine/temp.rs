@@ -120,7 +120,7 @@ pub fn sweep(storage: &dyn Storage, dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The file with its lock, if nobody had that.
-fn abandoned(storage: &dyn Storage, path: &Path) -> io::Result<Option<Box<dyn Handle>>> {
+pub(super) fn abandoned(storage: &dyn Storage, path: &Path) -> io::Result<Option<Box<dyn Handle>>> {
     if retry(|| storage.info(path))?.kind != Kind::File {
         return Ok(None);
     }

@@ -52,6 +52,12 @@ pub(super) fn check(layout: &Layout, buffers: &[Buffer]) -> Result<()> {
             }
         }
     }
+    for companion in layout.companions() {
+        match buffers.get(companion.tensors()) {
+            Some(buffers) => check(companion.layout(), buffers)?,
+            None => return bug(format!("a companion has tensors {:?}", companion.tensors())),
+        }
+    }
     Ok(())
 }
 

@@ -21,7 +21,8 @@ pub use assets::Assets;
 pub use config::check_config;
 pub use keras::KERAS_VERSION;
 pub use schema::Schema;
-pub use shards::MAX_SHARD_BYTES;
+use schema::Node;
+pub use shards::{Companion, MAX_SHARD_BYTES};
 pub use zip::MAX_DIRECTORY;
 
 use std::collections::BTreeMap;
@@ -133,6 +134,8 @@ pub struct Layout {
     /// None for a file whose bytes are final.
     slots: Option<Slots>,
     archive: Option<keras::Archive>,
+    /// For an index of other files.
+    shards: Option<shards::Shards>,
 }
 
 /// What a save fills in, in the literal [`METADATA`]: the training state and the checksums.
@@ -200,18 +203,50 @@ impl Layout {
             literals,
             slots: Some(Slots::Group(image.slots)),
             archive: None,
+            shards: None,
         }
     }
 
     /// A layout without slots, made of its parts: for tests of what moves the bytes.
     pub fn from_parts(size: u64, extents: Vec<Extent>, literals: Vec<Vec<u8>>) -> Layout {
         let literals = literals.into_iter().map(Arc::new).collect();
-        Layout { size, extents, literals, slots: None, archive: None }
+        Layout { size, extents, literals, slots: None, archive: None, shards: None }
     }
 
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The files that belong to this one, and are put in place before it.
+    pub fn companions(&self) -> &[Companion] {
+        self.shards.as_ref().map_or(&[], shards::Shards::files)
+    }
+
+    /// Bytes of the file and its companions.
+    pub fn total_size(&self) -> u64 {
+        self.companions().iter().fold(self.size, |sum, file| sum.saturating_add(file.layout().size()))
+    }
+
+    /// Names the companions of a save whose own file is called `file`; `generation` tells them from those of all other
+    /// saves. To be called before a layout with companions is written: sizes are final after it.
+    pub fn name_companions(&mut self, file: &str, generation: u64, stamp: &Stamp) -> Result<()> {
+        let Some(shards) = &mut self.shards else { return Ok(()) };
+        let index = shards.name(file, generation, &stamp.state)?;
+        self.set_only_literal(index);
+        Ok(())
+    }
+
+    /// Which of the `names` in its directory are those of companions that a committed save has superseded.
+    pub fn superseded<'n>(&self, names: &'n [String]) -> Vec<&'n str> {
+        self.shards.as_ref().map_or(Vec::new(), |shards| shards.superseded(names))
+    }
+
+    /// Makes the file of these bytes.
+    fn set_only_literal(&mut self, bytes: Vec<u8>) {
+        self.size = bytes.len() as u64;
+        self.extents = vec![Extent { offset: 0, len: self.size, source: Source::Literal(0) }];
+        self.literals = vec![Arc::new(bytes)];
     }
 
     /// All extents in the order of the file: no overlap; what lies between them is zero.
@@ -226,13 +261,19 @@ impl Layout {
 
     /// Room for [`Stamp::state`], in bytes.
     pub fn state_capacity(&self) -> usize {
-        self.slots.as_ref().map_or(0, Slots::state_capacity)
+        match &self.shards {
+            Some(_) => usize::MAX,
+            None => self.slots.as_ref().map_or(0, Slots::state_capacity),
+        }
     }
 
     /// Fills the slots of the literals for one save. `crcs` are the CRC-32s of the tensors' bytes, in the order
     /// of the schema, 0 for a tensor of none. Every slot is rewritten, so that a layout can be sealed again and
     /// again; nothing has changed after an error, which is [`Status::State`] where the state is too large.
     pub fn seal(&mut self, crcs: &[u32], stamp: &Stamp) -> Result<()> {
+        if let Some(shards) = &mut self.shards {
+            return shards.seal(crcs, stamp.date);
+        }
         let Some(slots) = &self.slots else { return Ok(()) };
         let tensors = slots.tensors();
         if crcs.len() != tensors {

@@ -116,6 +116,7 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
         literals: vec![out.into()],
         slots: Some(super::Slots::Header(slots)),
         archive: None,
+        shards: None,
     })
 }
 

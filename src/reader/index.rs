@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
@@ -80,12 +81,19 @@ impl Index {
         !self.files.is_empty() && self.files.iter().all(|file| file.ends_with(ending))
     }
 
-    /// Opens one of the files, which lies beside the index.
+    /// Opens one of the files, which lies beside the index: beside the name that it was opened by, or, where that is
+    /// a link, beside the index itself.
     ///
     /// # Errors
     /// `Format` if there is no such file; `Io` if it cannot be opened.
     pub fn open(index: &Source, file: &str) -> Result<Source> {
-        Source::open(&index.path().with_file_name(file)).map_err(|e| match e.status() {
+        let beside = |path: &Path| Source::open(&path.with_file_name(file));
+        let missing = |e: &Error| e.status() == Status::NotFound;
+        let found = beside(index.path()).or_else(|e| match index.path().canonicalize() {
+            Ok(real) if missing(&e) => beside(&real),
+            _ => Err(e),
+        });
+        found.map_err(|e| match e.status() {
             Status::NotFound => {
                 damaged(format!("it names '{file}', which is not beside it: copy all files of a checkpoint"))
             }

@@ -4,7 +4,8 @@
 //! - `content`: what a format's reader finds in a checkpoint; one file a format:
 //!   - `weights`: an HDF5 file of the weights;
 //!   - `keras`: a `.keras` archive;
-//!   - `safetensors`: a `.safetensors` file, or the index of several.
+//!   - `safetensors`: a `.safetensors` file, or the index of several;
+//!   - `shards`: a `.weights.json`, the index of several HDF5 files.
 //! - `index`: which files beside it an index names; `json`: JSON within bounds.
 //! - `zip`: the members of an archive.
 //! - `hdf5`: our own bounded parser of HDF5 metadata.
@@ -21,6 +22,7 @@ mod keras;
 mod library;
 mod load;
 mod safetensors;
+mod shards;
 mod source;
 mod weights;
 mod zip;
@@ -234,10 +236,18 @@ fn read(source: &Source, opening: &Opening) -> Result<Content> {
 /// What is in the files that an index names; their names say which format it has.
 fn read_index(source: &Source, opening: &Opening) -> Result<Content> {
     let index = Index::read(source)?;
-    match index.is_of(".safetensors") {
-        true => safetensors::read_index(source, index, opening),
-        false => Err(damaged("it is an index of files that are not .safetensors files")),
-    }
+    let found = if index.is_of(".safetensors") {
+        safetensors::read_index(source, index, opening)
+    } else if index.is_of(".h5") || index.files.is_empty() {
+        shards::read_index(source, &index, opening)
+    } else {
+        Err(damaged("it is an index of files that are neither .h5 nor .safetensors files"))
+    };
+    found.or_else(|e| match source.replaced() {
+        // A save has put another in its place meanwhile, and removed the files of this one.
+        Some(new) => read(&new, opening),
+        None => Err(e),
+    })
 }
 
 /// The training state in a checkpoint, where it has one that is whole; what else the file holds is not looked at.

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +40,13 @@ impl Source {
         }
         let len = meta.len();
         Ok(Source { file: Arc::new(file), path: Arc::new(path.to_owned()), base: 0, len })
+    }
+
+    /// The file that has taken the place of this one since it was opened, if one has.
+    pub fn replaced(&self) -> Option<Source> {
+        let id = |source: &Source| source.file.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        let now = Source::open(&self.path).ok()?;
+        (id(&now) != id(self)).then_some(now)
     }
 
     /// The part `[offset, offset + len)` of this stretch; `None` where it does not lie in it.

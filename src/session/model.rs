@@ -93,10 +93,10 @@ impl Model {
         self.write(path, kind, state, &WriteOptions { threads: 0, durable: true }).map(|_| ())
     }
 
-    /// Bytes of a file of this kind.
+    /// Bytes of a checkpoint of this kind.
     pub(super) fn prepare(&self, kind: Kind) -> Result<u64> {
         let layout = self.take_layout(kind, 0)?;
-        let size = layout.size();
+        let size = layout.total_size();
         *self.layout.lock() = Some((kind, layout));
         Ok(size)
     }

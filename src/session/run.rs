@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::engine::{self, Disk, WriteOptions, Written};
+use crate::engine::storage::FileId;
+use crate::engine::{self, Disk, WriteOptions, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Format};
 use crate::policy::{self, Due, Level, Logs, Policy, Record, Retention};
@@ -163,7 +164,10 @@ impl Session {
         };
         let saving = Saving(self);
         let Due { path, epoch, value, .. } = ticket.due().clone();
-        let written = model.write(Path::new(&path), self.kind, state, &self.write);
+        let mut written = model.write(Path::new(&path), self.kind, state, &self.write);
+        if let Ok(WriteStats { file, .. }) = &mut written {
+            file.companions.extend(self.left_beside(&file.path));
+        }
         let (result, dropped) = {
             let mut core = self.core.lock();
             match written {
@@ -197,7 +201,17 @@ impl Session {
         result
     }
 
-    /// Removes a file that no rule keeps, with the directories that were made for it where nothing is left in them;
+    /// What earlier saves to this path have put beside the file, and the last one has left there.
+    fn left_beside(&self, path: &Path) -> Vec<(PathBuf, FileId)> {
+        let mut beside = Vec::new();
+        for earlier in self.core.lock().files.values().filter(|earlier| earlier.file.path == path) {
+            beside.extend_from_slice(&earlier.file.companions);
+        }
+        beside.retain(|(path, id)| engine::stands(&Disk, path, *id).unwrap_or(false));
+        beside
+    }
+
+    /// Removes a checkpoint that no rule keeps, with the directories that were made for it where nothing is left in them;
     /// says what became of it: the save that brought it about has succeeded.
     fn remove(&self, saved: &Saved) -> (Level, String) {
         let path = &saved.shown;

@@ -1,0 +1,216 @@
+//! The files of one save: the companions of a layout, and the file itself.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result, Status};
+use crate::layout::{Layout, Stamp};
+
+use super::buffer::Buffer;
+use super::destination::{MadeDirs, create, parent};
+use super::remove::remove_file;
+use super::storage::{FileId, Info, Storage, retry};
+use super::temp::TempFile;
+use super::write;
+
+/// Generations to try before giving up.
+const TRIES: u32 = 8;
+
+/// Which of a layout's files it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// A place in [`Layout::companions`].
+    Companion(usize),
+    Itself,
+}
+
+/// A file of a save while it has no name of its own. Dropped without one, it is removed; its lock goes then too.
+pub(super) struct NewFile<'a> {
+    storage: &'a dyn Storage,
+    temp: TempFile<'a>,
+    role: Role,
+    /// The name that it is to have.
+    to: PathBuf,
+    /// Bytes that all files of the save have, at most.
+    needed: u64,
+}
+
+/// Names the companions of a save to `path` as no file there is called.
+pub(super) fn name(storage: &dyn Storage, path: &Path, layout: &mut Layout, stamp: &Stamp) -> Result<()> {
+    if layout.companions().is_empty() {
+        return Ok(());
+    }
+    let file = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
+        let message = format!(
+            "cannot save to '{}': the name of a checkpoint of several files must be UTF-8",
+            path.display()
+        );
+        Error::new(Status::InvalidArgument, message)
+    })?;
+    for _ in 0..TRIES {
+        layout.name_companions(file, generation(), stamp)?;
+        let mut names = layout.companions().iter().filter(|c| !c.yields()).map(|c| c.name());
+        let taken = names.try_fold(false, |taken, name| {
+            Ok(taken || exists(storage, &path.with_file_name(name))?)
+        })?;
+        if !taken {
+            return Ok(());
+        }
+    }
+    let taken = io::Error::from(io::ErrorKind::AlreadyExists);
+    Err(Error::io("name the files beside", path, &taken))
+}
+
+/// A number that no other save has, as far as can be told.
+fn generation() -> u64 {
+    // Its keys are from the system's source of randomness.
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u128(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos()));
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+fn exists(storage: &dyn Storage, path: &Path) -> Result<bool> {
+    match retry(|| storage.info(path)) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("look at", path, &e)),
+    }
+}
+
+/// Makes the files of a save to `path`, where `old` is now: the file itself, and the companions.
+pub(super) fn create_all<'a>(
+    storage: &'a dyn Storage,
+    path: &Path,
+    layout: &Layout,
+    made: &mut MadeDirs<'_>,
+    old: Option<Info>,
+) -> Result<(NewFile<'a>, Vec<NewFile<'a>>)> {
+    let count = layout.companions().len();
+    let mut new = |role, to| match create(storage, parent(path), made, old) {
+        Ok(temp) => Ok(NewFile { storage, temp, role, to, needed: layout.total_size() }),
+        Err(e) => {
+            let too_many = count > 0 && matches!(e.os(), libc::EMFILE | libc::ENFILE);
+            let e = e.context(format_args!("cannot save to '{}'", path.display()));
+            Err(if too_many { e.context(open_at_once(count + 1)) } else { e })
+        }
+    };
+    let file = new(Role::Itself, path.to_owned())?;
+    let mut companions = Vec::with_capacity(count);
+    for (i, companion) in layout.companions().iter().enumerate() {
+        let to = path.with_file_name(companion.name());
+        if !companion.yields() || !exists(storage, &to)? {
+            companions.push(new(Role::Companion(i), to)?);
+        }
+    }
+    Ok((file, companions))
+}
+
+fn open_at_once(count: usize) -> String {
+    format!(
+        "all {count} files of the checkpoint are open while it is saved: raise the limit of open files (ulimit -n), or \
+         make the files larger and fewer"
+    )
+}
+
+impl NewFile<'_> {
+    /// What is in it, where `layout` is that of the save, and the tensors of `layout` that it holds.
+    pub fn part<'l>(&self, layout: &'l Layout, tensors: usize) -> (&'l Layout, Range<usize>) {
+        match self.role {
+            Role::Companion(i) => (layout.companions()[i].layout(), layout.companions()[i].tensors()),
+            Role::Itself if layout.companions().is_empty() => (layout, 0..tensors),
+            Role::Itself => (layout, 0..0),
+        }
+    }
+
+    /// Whether it is left out where a file has its name.
+    fn yields(&self, layout: &Layout) -> bool {
+        matches!(self.role, Role::Companion(i) if layout.companions()[i].yields())
+    }
+
+    /// Reserves the space for it.
+    pub fn reserve(&self, size: u64) -> Result<()> {
+        retry(|| self.temp.handle().preallocate(size)).map_err(|e| self.failed("reserve the space for", &e))
+    }
+
+    /// Writes the tensors; returns the CRC-32 of each.
+    pub fn write_tensors(&self, layout: &Layout, buffers: &[Buffer], threads: u32) -> Result<Vec<u32>> {
+        write::tensors(self.temp.handle(), layout, buffers, threads).map_err(|e| self.failed("write", &e))
+    }
+
+    /// Writes the literals, and gives it the permissions that it is to have.
+    pub fn write_literals(&self, layout: &Layout, mode: Option<u32>) -> Result<()> {
+        write::literals(self.temp.handle(), layout).map_err(|e| self.failed("write", &e))?;
+        if let Some(mode) = mode {
+            // An error leaves it to no more people than the old one was: no reason to lose the save.
+            let _ = retry(|| self.temp.handle().set_mode(mode));
+        }
+        Ok(())
+    }
+
+    /// Waits until the disk has it, or, where it need not, hears of the errors so far.
+    pub fn flush(&self, durable: bool) -> Result<()> {
+        match durable {
+            // Never a second time: after a failure the system has dropped what it could not write.
+            true => retry(|| self.temp.handle().sync()).map_err(|e| self.failed("sync", &e)),
+            false => retry(|| self.temp.handle().flush()).map_err(|e| self.failed("write", &e)),
+        }
+    }
+
+    /// Which file it is, once it has been written.
+    pub fn id(&self) -> Result<FileId> {
+        Ok(retry(|| self.storage.info(self.temp.path())).map_err(|e| self.failed("look at", &e))?.id)
+    }
+
+    /// Gives it its name.
+    pub fn place(&mut self) -> Result<()> {
+        self.temp.rename(&self.to).map_err(|e| self.failed("replace", &e))
+    }
+
+    fn failed(&self, what: &str, e: &io::Error) -> Error {
+        let error = Error::io(what, &self.to, e);
+        let full = error.status() == Status::NoSpace;
+        if full { error.context(format!("no room for {} bytes", self.needed)) } else { error }
+    }
+}
+
+/// Companions that have their names, but whose file has not. Dropped before [`Placed::keep`], they are removed.
+pub(super) struct Placed<'a> {
+    storage: &'a dyn Storage,
+    files: Vec<(PathBuf, FileId)>,
+}
+
+impl<'a> Placed<'a> {
+    /// Gives companions their names, all but those that yield to what is there.
+    pub fn place(storage: &'a dyn Storage, companions: &mut [NewFile<'a>], layout: &Layout) -> Result<Placed<'a>> {
+        let mut placed = Placed { storage, files: Vec::new() };
+        for file in companions {
+            if file.yields(layout) && exists(storage, &file.to)? {
+                continue;
+            }
+            let id = file.id()?;
+            file.place()?;
+            placed.files.push((file.to.clone(), id));
+        }
+        Ok(placed)
+    }
+
+    /// The file that they belong to stands.
+    pub fn keep(mut self) -> Vec<(PathBuf, FileId)> {
+        std::mem::take(&mut self.files)
+    }
+}
+
+impl Drop for Placed<'_> {
+    fn drop(&mut self) {
+        for (path, id) in &self.files {
+            // Nothing is left to do about an error here: the next save to this path tries again.
+            let _ = remove_file(self.storage, path, *id);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the files of a sharded checkpoint are called.
+
+use std::collections::HashSet;
+
+/// The ending of a shard.
+const ENDING: &str = ".weights.h5";
+
+/// Hexadecimal digits of a generation.
+const GENERATION_DIGITS: usize = 16;
+
+/// Decimal digits of a shard's number, at least.
+const NUMBER_DIGITS: usize = 5;
+
+/// The names of the files of one save.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    /// The index.
+    file: String,
+    /// What the others begin with.
+    base: String,
+    generation: u64,
+}
+
+impl Names {
+    /// Of the save of this generation whose index is called `file`.
+    pub(super) fn new(file: &str, generation: u64) -> Names {
+        Names { file: file.to_owned(), base: base(file), generation }
+    }
+
+    /// The shard with this number.
+    pub(super) fn shard(&self, number: usize) -> String {
+        let Names { base, generation, .. } = self;
+        format!("{base}_{generation:0GENERATION_DIGITS$x}_{number:0NUMBER_DIGITS$}{ENDING}")
+    }
+
+    /// The file that Keras opens before it has looked into the index, and so fails without.
+    pub(super) fn opened_by_keras(&self) -> String {
+        format!("{}_{:0NUMBER_DIGITS$}{ENDING}", self.base, 0)
+    }
+
+    /// Those of `names`, all that are in the directory, that belong to other saves of this index.
+    pub(super) fn superseded<'n>(&self, names: &'n [String]) -> Vec<&'n str> {
+        let others = names.iter().filter(|name| name.ends_with(".json") && **name != self.file);
+        let others: HashSet<String> = others.map(|name| base(name)).collect();
+        // Of which of two indices a shard is, only they could say.
+        if others.contains(&self.base) {
+            return Vec::new();
+        }
+        let is_of_other_save = |name: &&str| {
+            self.generation_of(name).is_some_and(|digits| {
+                // Beside an index that is called so, it is a shard of Keras'.
+                u64::from_str_radix(digits, 16) != Ok(self.generation)
+                    && !others.contains(&format!("{}_{digits}", self.base))
+            })
+        };
+        names.iter().map(String::as_str).filter(is_of_other_save).collect()
+    }
+
+    /// The digits of the generation of a shard of this index.
+    fn generation_of<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let rest = name.strip_prefix(self.base.as_str())?.strip_prefix('_')?.strip_suffix(ENDING)?;
+        let (generation, number) = rest.split_once('_')?;
+        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let fits = generation.len() == GENERATION_DIGITS
+            && generation.bytes().all(is_hex)
+            && number.len() >= NUMBER_DIGITS
+            && number.bytes().all(|b| b.is_ascii_digit());
+        fits.then_some(generation)
+    }
+}
+
+/// What Keras begins the names of the shards with where the index is called `file`: its stem, in Python's sense,
+/// without any `.weights`.
+fn base(file: &str) -> String {
+    let stem = match file.rfind('.') {
+        Some(dot) if dot > 0 && dot + 1 < file.len() => &file[..dot],
+        _ => file,
+    };
+    stem.replace(".weights", "")
+}
