@@ -213,8 +213,9 @@ pub unsafe extern "C" fn ckpt_model_set_config(
 /// call with the name replaces the bytes. Assets are not part of a .weights.h5 file: they are not written to one.
 ///
 /// @param name   UTF-8, below "assets/" in the archive: components joined by '/', none empty, ".", or "..", no
-///               backslash; 65,528 bytes at most; never both an asset and a directory of others. Keras hands a layer's
-///               load_assets() the directory "layers/<layer>", named as in ckpt_model_add().
+///               backslash; at most 255 bytes in a component, 3,072 in all, so that it can be unpacked; never both an
+///               asset and a directory of others. Keras hands a layer's load_assets() the directory
+///               "layers/<layer>", named as in ckpt_model_add().
 /// @param bytes  n bytes, copied; NULL is fine if n is 0
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_model_set_asset(

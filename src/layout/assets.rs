@@ -8,8 +8,11 @@ use crate::error::{Error, Result, Status};
 /// The directory of the archive that they are in.
 pub(super) const DIRECTORY: &str = "assets/";
 
-/// A zip archive has names of at most 65,535 bytes.
-const MAX_NAME: usize = u16::MAX as usize - DIRECTORY.len();
+/// Bytes of a name: Keras unpacks the file below a directory of its own, and a path has at most 4,095.
+const MAX_NAME: usize = 3 << 10;
+
+/// Bytes of a component: what file systems have in common.
+const MAX_COMPONENT: usize = 255;
 
 /// Files by their names under `assets/`, in the order of their names.
 #[derive(Clone, Debug, Default)]
@@ -45,12 +48,20 @@ impl Assets {
 
 /// Whether every program that unpacks the archive makes the same file of it, inside `assets/`.
 fn check_name(name: &str) -> Result<()> {
+    let long = |text: &str, what: &str, most: usize| {
+        let start: String = text.chars().take(40).collect();
+        bad(format!(
+            "asset name{what} '{start}...' has {} bytes: a file system takes at most {most}",
+            text.len()
+        ))
+    };
     if name.len() > MAX_NAME {
-        let start: String = name.chars().take(40).collect();
-        let len = name.len();
-        return Err(bad(format!("asset name '{start}...' has {len} bytes: at most {MAX_NAME} are possible")));
+        return Err(long(name, "", MAX_NAME));
     }
     for part in name.split('/') {
+        if part.len() > MAX_COMPONENT {
+            return Err(long(part, ": the component", MAX_COMPONENT));
+        }
         let problem = match part {
             "" => "an empty component",
             "." => "the component '.'",
@@ -106,9 +117,16 @@ mod tests {
             assert!(e.message().contains(part), "{name}: {e}");
         }
         assert!(all(&assets).is_empty());
-        let e = assets.set(&"é".repeat(MAX_NAME / 2 + 1), b"").unwrap_err();
-        assert!(e.message().contains("has 65530 bytes: at most 65528"), "{e}");
-        assets.set(&"é".repeat(MAX_NAME / 2), b"").unwrap();
+        let component = format!("{}n", "é".repeat(MAX_COMPONENT / 2));
+        for (name, part) in [
+            (format!("a/{component}n"), "has 256 bytes: a file system takes at most 255"),
+            (format!("{}ab", "n/".repeat(MAX_NAME / 2)), "has 3074 bytes: a file system takes at most 3072"),
+        ] {
+            let e = assets.set(&name, b"").unwrap_err();
+            assert!(e.message().contains(part), "{e}");
+        }
+        assets.set(&component, b"").unwrap();
+        assets.set(&format!("{}n", "n/".repeat(MAX_NAME / 2 - 1)), b"").unwrap();
     }
 
     #[test]
