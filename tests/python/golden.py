@@ -20,6 +20,7 @@ import numpy as np
 from keras import layers
 
 from capi import DTYPES, Lib
+from hdf5 import contents
 
 OURS, KERAS = "libckpt-0.1", "keras-3.15"
 
@@ -33,23 +34,11 @@ def expectation(tensors, names=(), **texts):
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
-def hdf5(file):
+def read(file):
     """What an HDF5 file holds: {path: array}, {group: name}, and the state, which only ours have."""
-    tensors, names, texts = {}, {}, {}
-
-    def visit(path, node):
-        if path == "libckpt/state":
-            texts["state"] = node[()].tobytes().rstrip(b" ")
-        elif path.split("/")[0] == "libckpt":
-            return
-        elif isinstance(node, h5py.Dataset):
-            bfloat16 = node.attrs.get("dtype") == "bfloat16"
-            tensors[path] = np.asarray(node[()]).view(ml_dtypes.bfloat16) if bfloat16 else np.asarray(node[()])
-        elif "name" in node.attrs:
-            names[path.removesuffix("vars").removesuffix("/")] = node.attrs["name"]
     with h5py.File(file) as f:
-        f.visititems(visit)
-    return tensors, names, {key: text for key, text in texts.items() if text}
+        state = f["libckpt/state"][()].tobytes().rstrip(b" ") if "libckpt/state" in f else b""
+    return *contents(file), {"state": state} if state else {}
 
 
 def expect(path):
@@ -57,10 +46,10 @@ def expect(path):
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             with archive.open("model.weights.h5") as member:
-                tensors, names, texts = hdf5(member)
+                tensors, names, texts = read(member)
             texts |= {key: archive.read(f"{key}.json") for key in ("config", "metadata")}
     else:
-        tensors, names, texts = hdf5(path)
+        tensors, names, texts = read(path)
     path.with_name(path.name + ".expected").write_text(expectation(tensors, names, **texts))
 
 

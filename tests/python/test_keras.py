@@ -1,181 +1,31 @@
-"""Keras judges the files: what we write, it loads bit for bit, optimizer included; what it writes, we read."""
-import ctypes
+"""What Keras' own loader checks, and that our files pass it. The models are in test_models.py.
+
+`keras.src.saving.saving_lib` reads a `.keras` file so: the zip directory; config.json, no zip bomb, from which it makes the
+model (our `ckpt_model_set_config` has looked for what that needs); model.weights.h5, no zip bomb, read into memory, or
+unpacked, or read in place; with more than three members all of them are unpacked, each no bomb and none outside the
+directory; every group and dataset reached by hard links alone, no dataset external, virtual or a bomb; as many variables
+in a group as the layer has, of its shapes; what fails for one object fails the load.
+"""
 import json
 import os
 import subprocess
 import zipfile
 
 os.environ.setdefault("KERAS_BACKEND", "numpy")
+import ctypes
 import h5py
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras.src.saving import saving_lib
+from keras.src.utils import file_utils
 
+import models
 from capi import Failure, Lib
+from hdf5 import assert_same, contents
 
 lib = Lib()
-
-
-def dense():
-    return keras.Sequential([layers.Input((5,)), layers.Dense(4, "relu"), layers.Dropout(0.1), layers.Dense(3)])
-
-
-def convolutional():
-    return keras.Sequential([
-        layers.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(),
-        layers.DepthwiseConv2D(3), layers.SeparableConv2D(5, 2), layers.GlobalAveragePooling2D(), layers.Flatten(),
-        layers.Dense(2)])
-
-
-def recurrent():
-    return keras.Sequential([
-        layers.Input((6,), dtype="int32"), layers.Embedding(11, 4), layers.Bidirectional(layers.LSTM(3, return_sequences=True)),
-        layers.GRU(5), layers.LayerNormalization(), layers.Dense(2)])
-
-
-def functional():
-    a, b = keras.Input((4,), name="a"), keras.Input((6, 4), name="b")
-    att = layers.MultiHeadAttention(2, 3)(b, b)
-    x = layers.Concatenate()([a, layers.GlobalAveragePooling1D()(att)])
-    return keras.Model([a, b], [layers.Dense(1, name="left")(x), layers.Dense(2, name="right")(x)])
-
-
-def nested():
-    inner = keras.Sequential([layers.Input((4,)), layers.Dense(4, name="inner_dense")], name="inner")
-    x = keras.Input((4,))
-    return keras.Model(x, layers.Dense(2)(inner(inner(x))))
-
-
-def mixed():
-    return keras.Sequential([layers.Input((4,)), layers.Dense(3, dtype="mixed_bfloat16"),
-                             layers.Dense(3, dtype="bfloat16"), layers.Dense(2, dtype="float16"),
-                             layers.Dense(2, dtype="float64")])
-
-
-def one_layer():
-    return keras.Sequential([layers.Input((2,)), layers.Dense(1, name="größe ✓")])
-
-
-MODELS = [dense, convolutional, recurrent, functional, nested, mixed, one_layer]
-
-
-def build(make):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(1)
-    model = make()
-    model.compile(optimizer=keras.optimizers.AdamW(1e-3), loss="mse", metrics=["mae"])
-    model.optimizer.build(model.trainable_variables)
-    randomize(model, 2)
-    return model
-
-
-def variables(model):
-    return [*model.weights, *model.optimizer.variables]
-
-
-def randomize(model, seed):
-    rng = np.random.default_rng(seed)
-    for v in variables(model):
-        kind = np.dtype("float32") if "float" in str(v.dtype) else np.dtype(str(v.dtype))
-        value = np.abs(rng.standard_normal(v.shape)) if kind.kind == "f" else rng.integers(0, 100, v.shape)
-        v.assign(np.asarray(value).astype(kind))
-
-
-def as_h5(path):
-    """What a file holds: {path: array} and {group: name}."""
-    tensors, names = {}, {}
-
-    def visit(path, node):
-        if path.split("/")[0] == "libckpt":
-            return
-        if isinstance(node, h5py.Dataset):
-            raw = np.asarray(node[()], order="C")
-            if node.attrs.get("dtype") == "bfloat16":
-                import ml_dtypes
-                raw = raw.view(ml_dtypes.bfloat16).reshape(node.shape)
-            tensors[path] = raw
-        elif "name" in node.attrs:
-            assert path == "vars" or path.endswith("/vars")
-            names[path[:-len("/vars")] if path != "vars" else ""] = node.attrs["name"]
-    with h5py.File(path, "r") as f:
-        f.visititems(visit)
-    return tensors, names
-
-
-def assert_same(a, b):
-    assert sorted(a) == sorted(b)
-    for path in a:
-        assert a[path].dtype == b[path].dtype, path
-        assert a[path].shape == b[path].shape, path
-        assert a[path].tobytes() == b[path].tobytes(), path
-
-
-def values(model):
-    return {f"{i} {v.path}": np.asarray(v.value) for i, v in enumerate(variables(model))}
-
-
-@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
-def test_keras_loads_what_we_write(make, tmp_path):
-    model = build(make)
-    want = values(model)
-    model.save(tmp_path / "keras.keras")
-    with zipfile.ZipFile(tmp_path / "keras.keras") as z:
-        z.extract("model.weights.h5", tmp_path)
-        config = z.read("config.json").decode()
-    tensors, names = as_h5(tmp_path / "model.weights.h5")
-
-    lib.save(tmp_path / "ours.weights.h5", tensors, names)
-    lib.save(tmp_path / "ours.keras", tensors, names, config)
-    for ours in ("ours.weights.h5", "ours.keras"):  # h5py opens a .keras of ours in place
-        got, got_names = as_h5(tmp_path / ours)
-        assert_same(got, tensors)
-        assert got_names == names
-        assert_same(lib.read(tmp_path / ours), tensors)
-
-    randomize(model, 3)
-    model.load_weights(tmp_path / "ours.weights.h5")
-    assert_same(values(model), want)
-    keras.utils.clear_session()
-    loaded = keras.models.load_model(tmp_path / "ours.keras")
-    assert_same(dict(zip(want, values(loaded).values())), want)
-
-    x = [np.ones((2, *i.shape[1:]), i.dtype) for i in loaded.inputs]
-    assert predict(loaded, x) == predict(model, x)
-
-
-def predict(model, x):
-    out = model(x if len(x) > 1 else x[0])
-    return [np.asarray(o).tobytes() for o in (out if isinstance(out, list) else [out])]
-
-
-@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
-def test_we_read_what_keras_writes(make, tmp_path):
-    model = build(make)
-    model.save_weights(tmp_path / "k.weights.h5")
-    model.save(tmp_path / "k.keras")
-    tensors, _ = as_h5(tmp_path / "k.weights.h5")
-    for name in ("k.weights.h5", "k.keras"):
-        assert_same(lib.read(tmp_path / name), tensors)
-
-
-def test_the_archive_is_keras_own(tmp_path):
-    config = json.dumps({"module": "keras", "class_name": "Sequential", "config": {"name": "é", "layers": []}})
-    lib.save(tmp_path / "a.keras", {"x": np.arange(3, dtype="float32")}, config=config)
-    with zipfile.ZipFile(tmp_path / "a.keras") as z:
-        assert z.testzip() is None
-        assert sorted(z.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
-        assert all(i.compress_type == zipfile.ZIP_STORED for i in z.infolist())
-        assert z.read("config.json").decode() == config
-        metadata = json.loads(z.read("metadata.json"))
-        assert sorted(metadata) == ["date_saved", "keras_version"]
-        import datetime
-        saved = datetime.datetime.strptime(metadata["date_saved"], "%Y-%m-%d@%H:%M:%S")
-        assert abs(datetime.datetime.now() - saved) < datetime.timedelta(minutes=10)
-        weights = next(i for i in z.infolist() if i.filename == "model.weights.h5")
-        data = open(tmp_path / "a.keras", "rb").read()
-        assert data[4096:4104] == b"\x89HDF\r\n\x1a\n"
-        assert data[4096:4096 + weights.file_size] == z.read("model.weights.h5")
 
 
 @keras.saving.register_keras_serializable("ckpt_tests")
@@ -205,75 +55,103 @@ class Vocabulary(layers.Layer):
                     self.files[os.path.relpath(path, directory)] = f.read()
 
 
-FILES = {"vocabulary.txt": b"the\nquick\n", "größe/✓.bin": np.arange(100_000, dtype="uint32").tobytes(), "empty": b""}
+FILES = {"vocabulary.txt": b"the\nquick\n", "größe/✓.bin": np.arange(100_000, dtype="uint32").tobytes(), "empty": b"",
+         "n" * 255: b"the longest name of a file"}
 
 
-def with_assets():
-    model = keras.Sequential([layers.Input((2,)), Vocabulary(), layers.Dense(2), Vocabulary()])
+@pytest.fixture
+def with_assets(tmp_path):
+    """A model with assets and an optimizer: Keras' file of it, ours, the values, the tensors."""
+    keras.utils.clear_session()
+    model = keras.Sequential([layers.Input((2,)), Vocabulary(), layers.Dense(2, name="größe ✓"), Vocabulary()])
     model.layers[0].files, model.layers[2].files = FILES, {"other": b"\0\xff"}
-    return model
-
-
-def test_keras_loads_our_assets(tmp_path):
-    model = build(with_assets)
-    want = values(model)
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    models.randomize(model, 2)
     model.save(tmp_path / "keras.keras")
     with zipfile.ZipFile(tmp_path / "keras.keras") as z:
-        z.extract("model.weights.h5", tmp_path)
-        config = z.read("config.json").decode()
-        assets = {n: z.read(n) for n in z.namelist() if n.startswith("assets/")}
-    assert sorted(assets) == sorted([*(f"assets/layers/vocabulary/{n}" for n in FILES),
-                                     "assets/layers/vocabulary_1/other"])
-    tensors, names = as_h5(tmp_path / "model.weights.h5")
-    assert_same(lib.read(tmp_path / "keras.keras"), tensors)
-    given = {name.removeprefix("assets/"): data for name, data in assets.items()}
-    lib.save(tmp_path / "ours.keras", tensors, names, config, given)
-
-    with zipfile.ZipFile(tmp_path / "ours.keras") as z:
-        assert z.testzip() is None
-        assert z.namelist() == ["model.weights.h5", "metadata.json", "config.json",
-                                *sorted(assets, key=lambda name: name.encode())]
-        assert all(i.compress_type == zipfile.ZIP_STORED for i in z.infolist())
-        assert {n: z.read(n) for n in assets} == assets
-    told = subprocess.run(["unzip", "-t", tmp_path / "ours.keras"], capture_output=True)
-    assert told.returncode == 0, told
-    assert_same(lib.read(tmp_path / "ours.keras"), tensors)
-    assert_same(as_h5(tmp_path / "ours.keras")[0], tensors)
-
-    keras.utils.clear_session()
-    loaded = keras.models.load_model(tmp_path / "ours.keras")
-    assert_same(dict(zip(want, values(loaded).values())), want)
-    assert loaded.layers[0].files == FILES
-    assert loaded.layers[2].files == {"other": b"\0\xff"}
+        assets = {n.removeprefix("assets/"): z.read(n) for n in z.namelist() if n.startswith("assets/")}
+    assert sorted(assets) == sorted([*(f"layers/vocabulary/{n}" for n in FILES), "layers/vocabulary_1/other"])
+    tensors, names = models.saved(model)
+    lib.save(tmp_path / "ours.keras", tensors, names, models.config(model), assets)
+    return tmp_path / "ours.keras", models.values(model), tensors, assets
 
 
-def test_assets_of_one_model(tmp_path):
-    config = json.dumps({"module": "keras", "class_name": "Sequential", "config": {"layers": []}})
-    x = {"x": np.arange(3, dtype="float32")}
-    model = lib.model(x, config=config, assets={"a/b": b"first"})
+def assert_loaded(model, values):
+    assert_same(dict(enumerate(models.values(model).values())), dict(enumerate(values.values())))
+    assert model.layers[0].files == FILES
+    assert model.layers[2].files == {"other": b"\0\xff"}
 
-    def saved(name="a.keras"):
-        lib("ckpt_model_save", model, os.fspath(tmp_path / name).encode())
-        with open(tmp_path / name, "rb") as f:
-            if not zipfile.is_zipfile(f):
-                return None
-        with zipfile.ZipFile(tmp_path / name) as z:
-            return {n: z.read(n) for n in z.namelist()[3:]}
 
-    def put(name, data):
-        data = ctypes.create_string_buffer(data, len(data)) if data is not None else None
-        lib("ckpt_model_set_asset", model, name.encode(), data, ctypes.c_size_t(len(data) if data else 0))
-        if data:
-            ctypes.memset(data, 0, len(data))  # it was copied
+@pytest.mark.parametrize("way", ["in memory", "unpacked", "in place"])
+def test_keras_loads_it_in_all_its_ways(way, with_assets, monkeypatch):
+    path, values, tensors, _ = with_assets
+    assert_same(lib.read(path.with_name("keras.keras")), tensors)
+    assert_same(lib.read(path), tensors)
+    assert_same(contents(path)[0], tensors)
+    taken = []
 
-    assert saved() == {"assets/a/b": b"first"}
-    put("a/b", b"second")
-    put("c", None)
-    assert saved() == {"assets/a/b": b"second", "assets/c": b""}
-    with pytest.raises(Failure, match="cannot be a directory"):
-        put("a", b"")
-    assert saved() == {"assets/a/b": b"second", "assets/c": b""}
-    assert saved("a.weights.h5") is None
-    lib.save(tmp_path / "b.weights.h5", x)
-    assert (tmp_path / "a.weights.h5").read_bytes() == (tmp_path / "b.weights.h5").read_bytes()
+    def make(self, where, archive=None, mode="r", init=saving_lib.H5IOStore.__init__):
+        if way == "in place" and archive is None:
+            raise OSError("no room to unpack")
+        taken.append((type(where).__name__, archive is not None))
+        init(self, where, archive, mode)
+    monkeypatch.setattr(saving_lib, "is_memory_sufficient", lambda model: way == "in memory")
+    monkeypatch.setattr(saving_lib.H5IOStore, "__init__", make)
+    assert_loaded(keras.models.load_model(path), values)
+    expected = {"in memory": ("BytesIO", False), "unpacked": ("PosixPath", False), "in place": ("str", True)}
+    assert taken == [expected[way]]
+
+
+def test_every_guard_of_keras_lets_it_pass(with_assets, tmp_path):
+    path, _, tensors, assets = with_assets
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            saving_lib._reject_zip_bomb(archive, name)
+        saving_lib._reject_zip_extract_bomb(archive)
+        safe = list(file_utils.filter_safe_zipinfos(archive.infolist(), tmp_path / "unpacked"))
+        assert len(safe) == 3 + len(assets)
+        with archive.open("model.weights.h5") as member, h5py.File(member) as f:
+            seen = []
+
+            def visit(name, node):
+                safely = saving_lib.safe_get_h5_dataset if isinstance(node, h5py.Dataset) else saving_lib.safe_get_h5_group
+                assert safely(f, name) == node
+                seen.append(name)
+            f.visititems(visit)
+            assert set(tensors) < set(seen) and "libckpt/state" in seen
+
+
+def test_an_asset_that_no_one_could_unpack_is_refused():
+    model = lib.model({})
+    for name in ["n" * 256, "a/" + "é" * 128, "../up", "/root", "a\\b", "d/" * 2000 + "x"]:
+        with pytest.raises(Failure, match="CKPT_E_INVALID_ARGUMENT.*asset name"):
+            lib("ckpt_model_set_asset", model, name.encode(), b"", ctypes.c_size_t(0))
     lib.c.ckpt_model_free(model)
+
+
+def test_what_keras_misses_it_says(tmp_path):
+    """The loader's last checks: a variable too few, and one of another shape."""
+    model = models.build("dense")
+    tensors, names = models.saved(model)
+    short = {path: a for path, a in tensors.items() if path != "layers/dense/vars/1"}
+    other = tensors | {"layers/dense/vars/1": np.zeros(5, "float32")}
+    for wrong in (short, other):
+        lib.save(tmp_path / "x.keras", wrong, names, models.config(model))
+        with pytest.raises(ValueError, match="could not be loaded"):
+            keras.models.load_model(tmp_path / "x.keras")
+
+
+@pytest.mark.parametrize("ending", ["weights.h5", "keras"])
+def test_keras_editor_opens_it_and_we_read_what_it_saves(ending, tmp_path):
+    model = models.build("dense")
+    models.randomize(model, 2)
+    tensors, names = models.saved(model)
+    lib.save(tmp_path / f"x.{ending}", tensors, names, models.config(model))
+    editor = keras.saving.KerasFileEditor(str(tmp_path / f"x.{ending}"))
+    editor.add_object("layers/another", {"0": np.ones(3, "float32")})
+    editor.save(str(tmp_path / "edited.weights.h5"))
+    found = lib.read(tmp_path / "edited.weights.h5")
+    added = found.pop("layers/another/vars/0")
+    assert added.tolist() == [1, 1, 1]
+    assert_same(found, tensors)
