@@ -15,8 +15,8 @@ from capi import Lib
 from hdf5 import assert_same, contents
 
 lib = Lib()
-FORMATS = ["weights.h5", "keras"]
-WEIGHTS_ONLY = {"weights.h5"}
+FORMATS = ["weights.h5", "keras", "weights.json"]
+WEIGHTS_ONLY = {"weights.h5", "weights.json"}
 ONE_HDF5 = {"weights.h5", "keras"}  # and of the same groups; h5py opens a .keras file of ours in place
 
 
@@ -67,7 +67,14 @@ def test_keras_loads_what_we_write(name, ending, tmp_path):
 def test_we_read_what_keras_writes(name, ending, tmp_path):
     model, (_, _, tensors, _, _) = restored(name), case(name)
     path = tmp_path / f"keras.{ending}"
-    model.save_weights(path) if ending in WEIGHTS_ONLY else model.save(path)
+    if ending == "weights.json":
+        largest, all_of_them = max(a.nbytes for a in tensors.values()), sum(a.nbytes for a in tensors.values())
+        model.save_weights(path, max_shard_size=max(largest, all_of_them / 3) / 2**30)
+        assert len(list(tmp_path.glob("*.h5"))) > 2
+    elif ending in WEIGHTS_ONLY:
+        model.save_weights(path)
+    else:
+        model.save(path)
     assert_same(lib.read(path), tensors)
 
 
