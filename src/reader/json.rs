@@ -69,6 +69,11 @@ pub(super) fn value<'a, T: Deserialize<'a>>(json: &'a str, expected: &str) -> Re
     serde_json::from_str(json).map_err(|_| damaged(format!("{} is not {expected}", quoted(json))))
 }
 
+/// A string, as JSON.
+pub(super) fn string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 /// A key or a value, for a message: shortened, and without what would garble a terminal.
 pub(super) fn quoted(text: &str) -> String {
     let mut start: String = text.chars().take(80).flat_map(char::escape_debug).collect();

@@ -48,8 +48,9 @@ class Lib:
         self(function, *args, ctypes.byref(out))
         return out
 
-    def model(self, tensors, names=(), config=None, assets=()):
-        """A model of {path: array}; names are {group: name}, assets are {name: bytes}. The arrays have to outlive it."""
+    def model(self, tensors, names=(), config=None, assets=(), metadata=()):
+        """A model of {path: array}; names are {group: name}, assets are {name: bytes}, metadata is {key: value}. The arrays
+        have to outlive it."""
         model = self.make("ckpt_model_new")
         for path, a in dict(tensors).items():
             shape = (ctypes.c_int64 * a.ndim)(*a.shape)
@@ -62,10 +63,12 @@ class Lib:
             self("ckpt_model_set_config", model, config.encode())
         for name, data in dict(assets).items():
             self("ckpt_model_set_asset", model, name.encode(), data, ctypes.c_size_t(len(data)))
+        for key, value in dict(metadata).items():
+            self("ckpt_model_set_metadata", model, key.encode(), value.encode())
         return model
 
-    def save(self, path, tensors, names=(), config=None, assets=()):
-        model = self.model(tensors, names, config, assets)
+    def save(self, path, tensors, names=(), config=None, assets=(), metadata=()):
+        model = self.model(tensors, names, config, assets, metadata)
         try:
             self("ckpt_model_save", model, os.fspath(path).encode())
         finally:

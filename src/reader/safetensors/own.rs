@@ -34,7 +34,7 @@ impl Own {
         // The reference implementation takes a null for none.
         let Some(map) = map.filter(|map| *map != "null") else { return Ok(own) };
         let mut state = None;
-        let mut metadata = BTreeMap::new();
+        let mut metadata = String::new();
         for (key, value) in Object::parse(map)?.into_entries() {
             let context = |e: crate::error::Error| e.context(quoted(&key));
             let Text(value) = json::value(value, "a string").map_err(context)?;
@@ -45,13 +45,15 @@ impl Own {
                 STATE => state = Some(value),
                 // Of a later version.
                 key if key.starts_with(OWN_PREFIX) => (),
-                _ => {
-                    metadata.insert(key, value);
+                key => {
+                    metadata.push(if metadata.is_empty() { '{' } else { ',' });
+                    metadata.extend([json::string(key), ":".into(), json::string(&value)]);
                 }
             }
         }
         if !metadata.is_empty() {
-            own.metadata = Some(serde_json::json!(metadata).to_string());
+            metadata.push('}');
+            own.metadata = Some(metadata);
         }
         if let Some(state) = state {
             let state = state.trim_ascii_end().as_bytes();
