@@ -1,9 +1,6 @@
 //! Keras' `.weights.json`: an index of groups of variables in several HDF5 files beside it.
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, HashMap};
 
 use super::content::{Content, Spot};
