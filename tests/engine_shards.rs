@@ -11,7 +11,7 @@ use ckpt::engine::storage::Handle;
 use ckpt::engine::{Storage, WriteOptions, WriteStats, remove};
 use ckpt::error::{Result, Status};
 use engine_support::mem::{Fault, Files, Mem, Node};
-use engine_support::shards::{Sharded, shards_of, sharded};
+use engine_support::shards::{Sharded, sharded, shards_of};
 
 const PATH: &str = "/d/m.weights.json";
 const FIRST: &str = "/d/m_00000.weights.h5";

@@ -149,7 +149,9 @@ fn a_tensor_in_two_shards_is_refused() {
     });
     refused(&path, &["'a/vars/0'", "'copy.weights.h5'", &shard("m", 0)]);
     // The same shard twice is not two.
-    edit(&path, |index| index["weight_map"]["/a/vars"] = json!([shard("m", 0), shard("m", 0), shard("m", 1)]));
+    edit(&path, |index| {
+        index["weight_map"]["/a/vars"] = json!([shard("m", 0), shard("m", 0), shard("m", 1)])
+    });
     Reader::open(&path).unwrap().verify().unwrap();
 }
 
