@@ -149,7 +149,7 @@ fn a_durable_save_is_on_the_disk_when_it_returns() {
 
 #[test]
 fn a_sweep_between_any_two_calls_does_no_harm() {
-    at_every_call(Fault::Sweep, |place, mem, result, _, new, _| {
+    at_every_call(Fault::Meanwhile, |place, mem, result, _, new, _| {
         let at = mem.0.lock().unwrap().at;
         result.unwrap_or_else(|e| panic!("{} swept before call {at}: {e}", place.path));
         assert!(mem.file(place.file).as_deref() == Some(new), "{} swept before call {at}", place.path);

@@ -55,9 +55,8 @@ pub(super) fn name(storage: &dyn Storage, path: &Path, layout: &mut Layout, stam
     for _ in 0..TRIES {
         layout.name_companions(file, generation(), stamp)?;
         let mut names = layout.companions().iter().filter(|c| !c.yields()).map(|c| c.name());
-        let taken = names.try_fold(false, |taken, name| {
-            Ok(taken || exists(storage, &path.with_file_name(name))?)
-        })?;
+        let taken =
+            names.try_fold(false, |taken, name| Ok(taken || exists(storage, &path.with_file_name(name))?))?;
         if !taken {
             return Ok(());
         }
@@ -187,7 +186,11 @@ pub(super) struct Placed<'a> {
 
 impl<'a> Placed<'a> {
     /// Gives companions their names, all but those that yield to what is there.
-    pub fn place(storage: &'a dyn Storage, companions: &mut [NewFile<'a>], layout: &Layout) -> Result<Placed<'a>> {
+    pub fn place(
+        storage: &'a dyn Storage,
+        companions: &mut [NewFile<'a>],
+        layout: &Layout,
+    ) -> Result<Placed<'a>> {
         let mut placed = Placed { storage, files: Vec::new() };
         for file in companions {
             if file.yields(layout) && exists(storage, &file.to)? {

@@ -20,8 +20,8 @@ mod tests;
 pub use assets::Assets;
 pub use config::check_config;
 pub use keras::KERAS_VERSION;
-pub use schema::Schema;
 use schema::Node;
+pub use schema::Schema;
 pub use shards::{Companion, MAX_SHARD_BYTES};
 pub use zip::MAX_DIRECTORY;
 

@@ -1,9 +1,6 @@
 //! Keras' `.weights.json`: an index of groups of variables in several HDF5 files beside it.
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, HashMap};
 
 use super::content::{Content, Spot};
@@ -45,7 +42,8 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
     let mut tensors = Vec::new();
     for (i, (name, mut groups)) in index.files.iter().zip(groups).enumerate() {
         let part = Index::open(source, name)?;
-        let part = read_file(&part, opening).map_err(|e| e.context(format_args!("its file {}", quoted(name))))?;
+        let part =
+            read_file(&part, opening).map_err(|e| e.context(format_args!("its file {}", quoted(name))))?;
         for (spec, spot) in part.tensors.into_iter().zip(part.spots) {
             let group = spec.path.rsplit_once('/').map_or("", |(group, _)| group);
             if let Some(met) = groups.get_mut(group) {

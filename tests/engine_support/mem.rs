@@ -1,5 +1,5 @@
-//! A file system in memory that fails, dies or is swept at the call that a test chooses, and that knows what a
-//! loss of power would leave of it.
+//! A file system in memory that fails, dies or is used by others at the call that a test chooses, and that knows what
+//! a loss of power would leave of it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,14 +23,17 @@ pub enum Node {
 enum Change {
     Set(PathBuf, Node),
     Remove(PathBuf),
-    Rename(PathBuf, PathBuf),
+    Rename(PathBuf, PathBuf, Node),
 }
 
 pub type Names = BTreeMap<PathBuf, Node>;
 
+/// The bytes of files by their paths.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
 impl Change {
     fn dir(&self) -> &Path {
-        let (Change::Set(path, _) | Change::Remove(path) | Change::Rename(path, _)) = self;
+        let (Change::Set(path, _) | Change::Remove(path) | Change::Rename(path, ..)) = self;
         path.parent().unwrap()
     }
 
@@ -42,10 +45,9 @@ impl Change {
             Change::Remove(path) => {
                 names.remove(path);
             }
-            Change::Rename(from, to) => {
-                if let Some(node) = names.remove(from) {
-                    names.insert(to.clone(), node);
-                }
+            Change::Rename(from, to, node) => {
+                names.remove(from);
+                names.insert(to.clone(), node.clone());
             }
         }
     }
@@ -68,8 +70,8 @@ pub enum Fault {
     Errno(i32),
     /// Nothing reaches the disk from this call on.
     Death,
-    /// Another process sweeps before the call.
-    Sweep,
+    /// Another process does something before the call: [`State::meanwhile`].
+    Meanwhile,
 }
 
 pub struct State {
@@ -80,6 +82,8 @@ pub struct State {
     pub calls: Vec<&'static str>,
     pub fault: Fault,
     pub at: usize,
+    /// At first a sweep.
+    pub meanwhile: fn(&Mem),
     /// Bytes that a write takes at most.
     pub most: usize,
     /// These calls always fail.
@@ -108,6 +112,7 @@ impl Mem {
             calls: Vec::new(),
             fault,
             at,
+            meanwhile: |mem| drop(sweep(mem, Path::new("/d")).unwrap()),
             most: usize::MAX,
             broken: None,
             locks: true,
@@ -142,19 +147,52 @@ impl Mem {
         self.0.lock().unwrap().names.keys().map(|p| p.display().to_string()).collect()
     }
 
-    /// What `path` can be after a loss of power now: any beginning of the pending changes may have arrived.
+    /// What `path` can be after a loss of power now.
     pub fn after_power_loss(&self, path: &str) -> Vec<Option<Vec<u8>>> {
+        let outcomes = self.outcomes();
         let s = self.0.lock().unwrap();
-        let outcome = |n: usize| {
-            let mut names = s.durable.clone();
-            s.pending[..n].iter().for_each(|change| change.apply(&mut names));
-            let reached = Path::new(path).ancestors().all(|p| names.contains_key(p));
-            match names.get(Path::new(path)) {
-                Some(&Node::File(i)) if reached => Some(s.inodes[i].durable.clone()),
-                _ => None,
-            }
+        let found = |names: &Names| match names.get(Path::new(path)) {
+            Some(&Node::File(i)) => Some(s.inodes[i].durable.clone()),
+            _ => None,
         };
-        (0..=s.pending.len()).map(outcome).collect()
+        outcomes.iter().map(found).collect()
+    }
+
+    /// The files that there can be after a loss of power now.
+    pub fn all_after_power_loss(&self) -> Vec<Files> {
+        self.outcomes().iter().map(|names| self.files_of(names, |inode| &inode.durable)).collect()
+    }
+
+    /// The files as they are.
+    pub fn files(&self) -> Files {
+        let names = self.0.lock().unwrap().names.clone();
+        self.files_of(&names, |inode| &inode.bytes)
+    }
+
+    fn files_of(&self, names: &Names, bytes: fn(&Inode) -> &Vec<u8>) -> Files {
+        let s = self.0.lock().unwrap();
+        let file = |(path, node): (&PathBuf, &Node)| match node {
+            Node::File(i) => Some((path.display().to_string(), bytes(&s.inodes[*i]).clone())),
+            _ => None,
+        };
+        names.iter().filter_map(file).collect()
+    }
+
+    /// The names that there can be after a loss of power now: any of the pending changes may have arrived, or, where
+    /// those are too many, any beginning of them.
+    fn outcomes(&self) -> Vec<Names> {
+        let s = self.0.lock().unwrap();
+        let arrived = |which: &dyn Fn(usize) -> bool| {
+            let mut names = s.durable.clone();
+            let changes = s.pending.iter().enumerate().filter(|(i, _)| which(*i));
+            changes.for_each(|(_, change)| change.apply(&mut names));
+            let reached = |path: &PathBuf| path.ancestors().all(|p| names.contains_key(p));
+            names.iter().filter(|(path, _)| reached(path)).map(|(p, n)| (p.clone(), n.clone())).collect()
+        };
+        match s.pending.len() {
+            n @ ..=10 => (0..1 << n).map(|set: u32| arrived(&|i| set >> i & 1 == 1)).collect(),
+            n => (0..=n).map(|end| arrived(&|i| i < end)).collect(),
+        }
     }
 
     /// Counts a call, and lets it fail where it is its turn.
@@ -165,10 +203,11 @@ impl Mem {
         match s.fault {
             Fault::Errno(e) if n == s.at => return Err(errno(e)),
             Fault::Death if n >= s.at => return Err(errno(libc::EIO)),
-            Fault::Sweep if n == s.at => {
+            Fault::Meanwhile if n == s.at => {
                 s.fault = Fault::None;
+                let meanwhile = s.meanwhile;
                 drop(s);
-                sweep(self, Path::new("/d")).unwrap();
+                meanwhile(self);
                 s = self.0.lock().unwrap();
             }
             _ => {}
@@ -240,10 +279,8 @@ impl Storage for Mem {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut s = self.call("rename")?;
         assert_eq!(from.parent(), to.parent(), "a rename into another directory needs both synced");
-        if !s.names.contains_key(from) {
-            return Err(errno(libc::ENOENT));
-        }
-        s.change(Change::Rename(from.into(), to.into()));
+        let node = s.names.get(from).cloned().ok_or_else(|| errno(libc::ENOENT))?;
+        s.change(Change::Rename(from.into(), to.into(), node));
         Ok(())
     }
 

@@ -1,8 +1,10 @@
-//! A model to save, whose file is known byte for byte; [`mem`] is a place to save it to.
+//! A model to save, whose files are known byte for byte; [`mem`] is a place to save it to, [`shards`] makes several
+//! files of it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test stops at an error")]
 
 pub mod mem;
+pub mod shards;
 
 use ckpt::engine::{Buffer, Storage, WriteOptions, WriteStats, save};
 use ckpt::error::Result;

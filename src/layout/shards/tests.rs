@@ -168,8 +168,11 @@ fn only_shards_of_other_saves_are_superseded() {
         "m_0000000000000abd.weights.h5",
         "other.weights.json",
     ];
-    let gone =
-        ["m_0000000000000abd_00000.weights.h5", "m_0000000000000abd_123456.weights.h5", "m_ffffffffffffffff_00007.weights.h5"];
+    let gone = [
+        "m_0000000000000abd_00000.weights.h5",
+        "m_0000000000000abd_123456.weights.h5",
+        "m_ffffffffffffffff_00007.weights.h5",
+    ];
     let all = names(&[&kept[..], &gone[..]].concat());
     assert_eq!(mine.superseded(&all), gone);
     // What Keras calls the shard of an index of that name.
