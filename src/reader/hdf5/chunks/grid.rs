@@ -112,10 +112,10 @@ impl Grid {
         let (outer, mut counter) = (sizes.get(..inner).unwrap_or_default(), vec![0; inner]);
         for _ in 0..outer.iter().product() {
             let (mut chunk, mut tensor) = (0, 0);
-            for axis in 0..rank {
-                let at = counter.get(axis).copied().unwrap_or(0);
-                chunk = chunk * self.axes[axis] + at;
-                tensor = tensor * self.shape[axis] + starts[axis] + at;
+            let at = counter.iter().chain(std::iter::repeat(&0));
+            for (((axis, size), start), at) in self.axes.iter().zip(&self.shape).zip(&starts).zip(at) {
+                chunk = chunk * axis + at;
+                tensor = tensor * size + start + at;
             }
             visit(Run { chunk, tensor, len })?;
             advance(&mut counter, outer);
