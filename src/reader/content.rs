@@ -9,7 +9,7 @@ use super::library::Library;
 use super::source::{Source, damaged, zeros};
 use super::too_large;
 use super::zip::Archive;
-use crate::error::Result;
+use crate::error::{Result, Status};
 use crate::tensor::TensorSpec;
 
 /// A file, or the part of one, that holds tensors.
@@ -25,7 +25,10 @@ impl File {
     pub fn decode(&self, place: Place, spec: &TensorSpec, dst: &mut [u8]) -> Result<()> {
         match place {
             Place::Here(offset) => self.source.read_at(offset, dst),
-            Place::Foreign(header) => self.library.read(header, spec, dst),
+            Place::Decoded(header) => match hdf5::decode(&self.source, header, spec, dst) {
+                Err(e) if e.status() == Status::Unsupported => self.library.read(header, spec, dst, e),
+                done => done,
+            },
         }
     }
 

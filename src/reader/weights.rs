@@ -16,7 +16,8 @@ pub(super) const OWN_GROUP: &str = "libckpt";
 /// Reads the HDF5 file that begins at `origin`.
 pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
     let mut library = Library::new(opening.library);
-    let tree = hdf5::read(source, origin, opening.only, &mut library)?;
+    let tree = hdf5::read(source, origin, opening.only)?;
+    library.attach(&tree.source);
     let mut file = File { source: tree.source, checksums: Checksums::default(), library };
     let (mut tensors, mut spots) =
         (Vec::with_capacity(tree.tensors.len()), Vec::with_capacity(tree.tensors.len()));

@@ -1,10 +1,15 @@
-//! Attributes that are text: fixed strings, and variable-length ones, which stand in global heaps.
+//! Attributes that are text: fixed strings, and variable-length ones, which stand in global heaps. An object with
+//! many attributes keeps them in a fractal heap.
 
 use std::collections::HashMap;
 
+use super::btree2;
+use super::checksum::lookup3;
 use super::cursor::{Cursor, until_nul};
 use super::header::{Header, kind};
+use super::heap::Heap;
 use super::metadata::Metadata;
+use super::shared;
 use crate::error::Result;
 use crate::reader::source::damaged;
 
@@ -23,27 +28,73 @@ pub(super) fn text(
     header: &Header,
     name: &str,
 ) -> Result<Option<String>> {
-    for m in header.messages().filter(|m| m.kind == kind::ATTRIBUTE && !m.shared) {
-        let Some((datatype, data)) = parts(m.body, name)? else { continue };
-        let mut c = Cursor::new(datatype);
-        let class = c.u8()? & 0x0f;
-        let flags = c.u8()?;
-        c.u16()?;
-        let size = c.u32()? as usize;
-        let bytes = match class {
-            3 => {
-                until_nul(data.get(..size).ok_or_else(|| damaged("a string attribute is cut off"))?).to_vec()
-            }
-            9 if flags & 0x0f == 1 => {
-                let mut c = Cursor::new(data);
-                let (len, heap, index) = (c.u32()?, c.u64()?, c.u32()?);
-                heaps.get(meta, heap, index, len)?
-            }
-            _ => return Ok(None),
-        };
-        return Ok(String::from_utf8(bytes).ok());
+    for m in header.messages().filter(|m| m.kind == kind::ATTRIBUTE) {
+        if m.shared {
+            return Err(shared::in_table());
+        }
+        if let Some((datatype, data)) = parts(m.body, name)? {
+            return value(meta, heaps, datatype, data);
+        }
+    }
+    let Some(info) = header.find(kind::ATTRIBUTE_INFO) else { return Ok(None) };
+    for body in dense(meta, info.body, name)? {
+        if let Some((datatype, data)) = parts(&body, name)? {
+            return value(meta, heaps, datatype, data);
+        }
     }
     Ok(None)
+}
+
+/// The attributes in a fractal heap that may have this name: the index has a checksum of each.
+fn dense(meta: &mut Metadata, info: &[u8], name: &str) -> Result<Vec<Vec<u8>>> {
+    let mut c = Cursor::new(info);
+    c.magic(&[0], "attribute info message")?;
+    if c.u8()? & 1 != 0 {
+        c.u16()?;
+    }
+    let (heap, index) = (c.u64()?, c.u64()?);
+    if heap == u64::MAX || index == u64::MAX {
+        return Ok(Vec::new());
+    }
+    let mut ids = Vec::new();
+    btree2::records(meta, index, 8, &mut |record| {
+        let mut c = Cursor::new(record);
+        let (id, flags) = (c.take(8)?, c.u8()?);
+        c.u32()?;
+        if c.u32()? == lookup3(name.as_bytes()) {
+            ids.push((id.to_vec(), flags));
+        }
+        Ok(())
+    })?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let heap = Heap::read(meta, heap)?;
+    ids.iter()
+        .map(|(id, flags)| match flags & 2 {
+            0 => heap.object(meta, id),
+            _ => Err(shared::in_table()),
+        })
+        .collect()
+}
+
+/// The text of an attribute.
+fn value(meta: &mut Metadata, heaps: &mut Heaps, datatype: &[u8], data: &[u8]) -> Result<Option<String>> {
+    let mut c = Cursor::new(datatype);
+    let class = c.u8()? & 0x0f;
+    let flags = c.u8()?;
+    c.u16()?;
+    let size = c.u32()? as usize;
+    let bytes = match class {
+        3 => until_nul(data.get(..size).ok_or_else(|| damaged("a string attribute is cut off"))?).to_vec(),
+        9 if flags & 0x0f == 1 => {
+            let mut c = Cursor::new(data);
+            let (len, heap, index) = (c.u32()?, c.u64()?, c.u32()?);
+            heaps.get(meta, heap, index, len)?
+        }
+        _ => return Ok(None),
+    };
+    Ok(String::from_utf8(bytes).ok())
 }
 
 /// Datatype and data of an attribute message, if the attribute is called `wanted` and neither is shared.

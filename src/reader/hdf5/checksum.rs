@@ -11,7 +11,8 @@ pub(super) fn verified<'a>(bytes: &'a [u8], name: &str) -> Result<&'a [u8]> {
     }
 }
 
-fn lookup3(bytes: &[u8]) -> u32 {
+/// The checksum of `bytes`.
+pub(super) fn lookup3(bytes: &[u8]) -> u32 {
     let start = 0xdead_beef_u32.wrapping_add(bytes.len() as u32);
     let (mut a, mut b, mut c) = (start, start, start);
     let mut chunks = bytes.chunks(12).peekable();

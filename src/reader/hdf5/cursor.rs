@@ -58,6 +58,16 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A number of `bytes` bytes, at most 8.
+    pub fn number(&mut self, bytes: usize) -> Result<u64> {
+        let mut out = [0; 8];
+        match out.get_mut(..bytes) {
+            Some(head) => head.copy_from_slice(self.take(bytes)?),
+            None => return Err(damaged(format!("a number in its HDF5 metadata has {bytes} bytes"))),
+        }
+        Ok(u64::from_le_bytes(out))
+    }
+
     /// Takes `magic`, or fails with the name of the structure that should stand here.
     pub fn magic(&mut self, magic: &[u8], name: &str) -> Result<()> {
         match self.rest.strip_prefix(magic) {

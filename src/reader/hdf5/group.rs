@@ -1,14 +1,17 @@
-//! The links of a group: a symbol table (B-tree, nodes and a heap of names), or link messages in its header.
+//! The links of a group: a symbol table (B-tree, nodes and a heap of names), or link messages, in its header or, of
+//! a large group, in a fractal heap.
 
+use super::btree2;
 use super::cursor::{Cursor, until_nul};
 use super::header::{Header, kind};
+use super::heap::Heap;
 use super::metadata::Metadata;
 use crate::error::{Error, Result};
 use crate::reader::source::{damaged, reserve};
 use crate::tensor::MAX_PATH;
 
 /// A hard link: a name, and the address of the object header it leads to.
-pub(in crate::reader) struct Link {
+pub(super) struct Link {
     pub name: String,
     pub header: u64,
 }
@@ -16,48 +19,54 @@ pub(in crate::reader) struct Link {
 /// Bytes of a link in a symbol table.
 const SYMBOL: u64 = 40;
 
-/// Bytes of a link that is in a fractal heap, in the index of that: the heap itself may be compressed.
-pub(super) const DENSE: u64 = 11;
-
-/// Where the links of a group are.
-pub(super) enum Links {
-    /// Here they are, in the order of the file.
-    Listed(Vec<Link>),
-    /// In a fractal heap, which is left to the HDF5 library.
-    Dense,
-}
-
 /// Is this the header of a group?
 pub(super) fn is_group(header: &Header) -> bool {
     header.messages().any(|m| m.kind == kind::SYMBOL_TABLE || m.kind == kind::LINK_INFO)
 }
 
-/// The links of the group with this header.
-pub(super) fn links(meta: &mut Metadata, header: &Header) -> Result<Links> {
+/// The links of the group with this header, in the order of the file.
+pub(super) fn links(meta: &mut Metadata, header: &Header) -> Result<Vec<Link>> {
     let mut found = Vec::new();
     if let Some(table) = header.find(kind::SYMBOL_TABLE) {
         let mut c = Cursor::new(table.body);
         symbol_table(meta, c.u64()?, c.u64()?, &mut found)?;
     }
-    if let Some(info) = header.find(kind::LINK_INFO)
-        && is_dense(info.body)?
-    {
-        return Ok(Links::Dense);
-    }
     for m in header.messages().filter(|m| m.kind == kind::LINK) {
         meta.claim(m.body.len() as u64)?;
         found.push(link_message(m.body)?);
     }
-    Ok(Links::Listed(found))
+    if let Some(info) = header.find(kind::LINK_INFO) {
+        dense(meta, info.body, &mut found)?;
+    }
+    Ok(found)
 }
 
-fn is_dense(info: &[u8]) -> Result<bool> {
+/// The links in a fractal heap, if there is one.
+fn dense(meta: &mut Metadata, info: &[u8], found: &mut Vec<Link>) -> Result<()> {
     let mut c = Cursor::new(info);
-    let (_, flags) = (c.u8()?, c.u8()?);
-    if flags & 1 != 0 {
+    c.magic(&[0], "link info message")?;
+    if c.u8()? & 1 != 0 {
         c.u64()?;
     }
-    Ok(c.u64()? != u64::MAX)
+    let (heap, index) = (c.u64()?, c.u64()?);
+    if heap == u64::MAX {
+        return Ok(());
+    }
+    let heap = Heap::read(meta, heap)?;
+    let mut ids = Vec::new();
+    btree2::records(meta, index, 5, &mut |record| {
+        let mut c = Cursor::new(record);
+        c.u32()?;
+        reserve(&mut ids, 1)?;
+        ids.push(<[u8; 7]>::try_from(c.take(7)?).unwrap_or_default());
+        Ok(())
+    })?;
+    for id in ids {
+        let message = heap.object(meta, &id)?;
+        meta.claim(message.len() as u64)?;
+        found.push(link_message(&message)?);
+    }
+    Ok(())
 }
 
 fn link_message(body: &[u8]) -> Result<Link> {
@@ -182,7 +191,7 @@ pub(super) fn twice(name: &str) -> Error {
 }
 
 /// The refusal of a link that is not a hard one.
-pub(in crate::reader) fn not_hard(name: &str, soft: bool) -> Error {
+fn not_hard(name: &str, soft: bool) -> Error {
     let what = if soft { "soft" } else { "external or user-defined" };
     damaged(format!(
         "link '{name}' is a {what} link: only hard links are read, the others can lead elsewhere"

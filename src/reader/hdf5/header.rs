@@ -13,6 +13,8 @@ pub(super) mod kind {
     pub const DATASPACE: u16 = 0x01;
     pub const LINK_INFO: u16 = 0x02;
     pub const DATATYPE: u16 = 0x03;
+    pub const OLD_FILL: u16 = 0x04;
+    pub const FILL: u16 = 0x05;
     pub const LINK: u16 = 0x06;
     pub const EXTERNAL_FILES: u16 = 0x07;
     pub const LAYOUT: u16 = 0x08;

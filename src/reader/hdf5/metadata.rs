@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 use crate::reader::source::{Source, damaged, reserve};
 
 const PAGE: u64 = 64 << 10;
+/// A page where little is to be read.
+const SMALL_PAGE: u64 = 4 << 10;
 const SLOTS: u64 = 64;
 
 struct Page {
@@ -18,6 +20,7 @@ struct Page {
 /// of it.
 pub(super) struct Metadata<'a> {
     source: &'a Source,
+    page: u64,
     pages: Vec<Option<Page>>,
     scratch: Vec<u8>,
     budget: u64,
@@ -28,11 +31,21 @@ pub(super) struct Metadata<'a> {
 }
 
 impl<'a> Metadata<'a> {
+    /// For all objects of the file.
     pub fn new(source: &'a Source) -> Metadata<'a> {
+        Metadata::with_pages(source, PAGE)
+    }
+
+    /// For one object.
+    pub fn for_one(source: &'a Source) -> Metadata<'a> {
+        Metadata::with_pages(source, SMALL_PAGE)
+    }
+
+    fn with_pages(source: &'a Source, page: u64) -> Metadata<'a> {
         let budget = source.len().saturating_mul(4).saturating_add(16 << 20);
         let pages = (0..SLOTS).map(|_| None).collect();
         let (scratch, nodes) = (Vec::new(), HashSet::new());
-        Metadata { source, pages, scratch, budget, unclaimed: source.len(), nodes }
+        Metadata { source, page, pages, scratch, budget, unclaimed: source.len(), nodes }
     }
 
     /// Bytes that addresses can reach.
@@ -52,11 +65,6 @@ impl<'a> Metadata<'a> {
     /// Notes that a walk comes to the node at `address`, which has one parent: once is enough.
     pub fn visit(&mut self, address: u64) -> Result<()> {
         if self.nodes.insert(address) { Ok(()) } else { Err(again()) }
-    }
-
-    /// Bytes that are left for links.
-    pub fn unclaimed(&self) -> u64 {
-        self.unclaimed
     }
 
     /// Takes the bytes of links, which share none: a file of this size has room for no more.
@@ -84,15 +92,15 @@ impl<'a> Metadata<'a> {
             return Err(damaged(format!("HDF5 metadata at address {address} lies beyond its end")));
         };
         self.charge(len.max(16))?;
-        let number = address / PAGE;
-        if len == 0 || (end - 1) / PAGE != number {
+        let number = address / self.page;
+        if len == 0 || (end - 1) / self.page != number {
             self.scratch.clear();
             reserve(&mut self.scratch, size)?;
             self.scratch.resize(size, 0);
             self.source.read_at(address, &mut self.scratch)?;
             return Ok(&self.scratch);
         }
-        let start = (address % PAGE) as usize;
+        let start = (address % self.page) as usize;
         let page = self.page(number)?;
         page.get(start..start + size).ok_or_else(|| damaged("a page of its HDF5 metadata is short"))
     }
@@ -102,8 +110,8 @@ impl<'a> Metadata<'a> {
         let hit = slot.as_ref().is_some_and(|page| page.number == number);
         if !hit {
             let mut bytes = slot.take().map(|page| page.bytes).unwrap_or_default();
-            let at = number * PAGE;
-            bytes.resize((self.source.len() - at).min(PAGE) as usize, 0);
+            let at = number * self.page;
+            bytes.resize((self.source.len() - at).min(self.page) as usize, 0);
             self.source.read_at(at, &mut bytes)?;
             *slot = Some(Page { number, bytes });
         }

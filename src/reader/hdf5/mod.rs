@@ -1,16 +1,22 @@
-//! A bounded parser of HDF5 metadata, for what Keras, h5py and this library write: contiguous and compact
-//! datasets, groups with symbol tables or link messages. It believes no number: every address and length is
-//! checked against the file before anything is read or allocated, and every walk ends. What it does not know,
-//! it hands to a [`Foreign`] reader, object by object.
+//! A bounded reader of HDF5 files. It believes no number: every address and length is checked against the file
+//! before anything is read or allocated, and every walk ends.
 #![forbid(unsafe_code)]
 
 mod attribute;
+mod btree2;
 mod checksum;
+mod chunks;
 mod cursor;
 mod dataset;
+mod datatype;
+mod filters;
 mod group;
 mod header;
+mod heap;
+mod layout;
 mod metadata;
+mod read;
+mod shared;
 mod superblock;
 #[cfg(test)]
 mod tests;
@@ -18,14 +24,14 @@ mod tests;
 use std::collections::{BTreeMap, HashSet};
 
 use self::dataset::Dataset;
-use self::group::Links;
 use self::header::{Header, kind};
+use self::layout::Layout;
 use self::metadata::Metadata;
 use crate::error::{Error, Result, Status};
 use crate::reader::source::{Source, damaged, reserve};
-use crate::tensor::{Dtype, MAX_PATH, TensorSpec, max_path_bytes};
+use crate::tensor::{MAX_PATH, TensorSpec, max_path_bytes};
 
-pub(super) use self::group::{Link, not_hard};
+pub(super) use self::read::read as decode;
 pub(super) use self::superblock::find;
 
 /// Where the bytes of a tensor are.
@@ -33,18 +39,8 @@ pub(super) use self::superblock::find;
 pub(super) enum Place {
     /// In the source from this offset on, row-major and little-endian.
     Here(u64),
-    /// Behind the object header at this address, for the foreign reader.
-    Foreign(u64),
-}
-
-/// Whoever reads what this parser does not.
-pub(super) trait Foreign {
-    /// The stretch that addresses refer to. Called once, before everything else.
-    fn attach(&mut self, source: &Source);
-    /// The links of the group whose object header is at this address; an error where there are more than `most`.
-    fn links(&mut self, header: u64, most: u64) -> Result<Vec<Link>>;
-    /// Type and shape of the dataset whose object header is at this address; `None` if that is no tensor.
-    fn tensor(&mut self, header: u64) -> Result<Option<(Dtype, Vec<u64>)>>;
+    /// To be put together from what the object header at this address says: [`decode`] does.
+    Decoded(u64),
 }
 
 /// All tensors of a file.
@@ -60,6 +56,8 @@ pub(super) struct Tree {
 
 /// How many times the file's size the tensors may claim that are not in it as they are: deflate's limit.
 const MAX_EXPANSION: u64 = 1032;
+/// And so many bytes more: a chunk that can hold much may hold little.
+const EXPANSION: u64 = 16 << 20;
 
 /// The order of paths in a tree: component by component.
 pub(super) fn path_order(a: &str, b: &str) -> std::cmp::Ordering {
@@ -71,25 +69,18 @@ pub(super) fn path_order(a: &str, b: &str) -> std::cmp::Ordering {
 }
 
 /// Lists the tensors of the HDF5 file that begins at `origin`; with `only`, those under this name at the root.
-pub(super) fn read(
-    source: &Source,
-    origin: u64,
-    only: Option<&str>,
-    foreign: &mut dyn Foreign,
-) -> Result<Tree> {
+pub(super) fn read(source: &Source, origin: u64, only: Option<&str>) -> Result<Tree> {
     let superblock = superblock::read(source, origin)?;
     let mut walk = Walk {
         meta: Metadata::new(&superblock.source),
         heaps: attribute::Heaps::default(),
         header: Header::default(),
-        foreign,
         groups: HashSet::new(),
         names: BTreeMap::new(),
         extents: Vec::new(),
         paths: 0,
         expanded: 0,
     };
-    walk.foreign.attach(&superblock.source);
     if let Some(extension) = superblock.extension {
         walk.check_extension(extension)?;
     }
@@ -103,7 +94,6 @@ struct Walk<'a> {
     meta: Metadata<'a>,
     heaps: attribute::Heaps,
     header: Header,
-    foreign: &'a mut dyn Foreign,
     /// The headers of the groups that were met.
     groups: HashSet<u64>,
     names: BTreeMap<String, String>,
@@ -152,9 +142,10 @@ impl Walk<'_> {
             pending.extend(children);
             return Ok(());
         }
-        if let Some((dtype, shape, place)) = self.tensor().map_err(named)? {
-            let spec = TensorSpec { path, dtype, shape };
-            self.claim(&spec, place)?;
+        if let Some(dataset) = dataset::read(&mut self.meta, &mut self.heaps, &self.header).map_err(named)? {
+            self.claim(&dataset).map_err(named)?;
+            let place = dataset.here().map_or(Place::Decoded(address), Place::Here);
+            let spec = TensorSpec { path, dtype: dataset.dtype, shape: dataset.extent.shape };
             tensors.push((spec, place));
         }
         Ok(())
@@ -188,14 +179,7 @@ impl Walk<'_> {
         if !self.groups.insert(address) {
             return Err(damaged("this group is linked to from another place too"));
         }
-        let mut links = match group::links(&mut self.meta, &self.header)? {
-            Links::Listed(links) => links,
-            Links::Dense => {
-                let links = self.foreign.links(address, self.meta.unclaimed() / group::DENSE)?;
-                self.meta.claim(links.len() as u64 * group::DENSE)?;
-                links
-            }
-        };
+        let mut links = group::links(&mut self.meta, &self.header)?;
         links.sort_unstable_by(|a, b| b.name.cmp(&a.name));
         if let Some(pair) = links.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(group::twice(&pair[0].name));
@@ -221,34 +205,25 @@ impl Walk<'_> {
         Ok(children)
     }
 
-    fn tensor(&mut self) -> Result<Option<(Dtype, Vec<u64>, Place)>> {
-        let address = self.header.address();
-        Ok(match dataset::read(&mut self.meta, &mut self.heaps, &self.header)? {
-            Dataset::Known { dtype, shape, offset } => Some((dtype, shape, Place::Here(offset))),
-            Dataset::Foreign => {
-                self.foreign.tensor(address)?.map(|(dtype, shape)| (dtype, shape, Place::Foreign(address)))
+    /// Notes where the dataset's bytes are, and refuses sizes that the file cannot account for.
+    fn claim(&mut self, dataset: &Dataset) -> Result<()> {
+        let elements = dataset.stored / dataset.encoding.size as u64;
+        let elements = match &dataset.layout {
+            _ if elements == 0 => 0,
+            Layout::Whole { offset, .. } => {
+                self.extents.push((*offset, offset.saturating_add(dataset.stored), self.header.address()));
+                0
             }
-            Dataset::Other => None,
-        })
-    }
-
-    /// Notes where the tensor's bytes are, and refuses sizes that the file cannot account for.
-    fn claim(&mut self, spec: &TensorSpec, place: Place) -> Result<()> {
-        let nbytes = spec.checked_nbytes().unwrap_or(u64::MAX);
-        match place {
-            Place::Here(offset) if nbytes > 0 => {
-                self.extents.push((offset, offset.saturating_add(nbytes), self.header.address()));
-            }
-            Place::Here(_) => (),
-            Place::Foreign(_) => {
-                self.expanded = self.expanded.saturating_add(nbytes);
-                if self.expanded > self.meta.len().saturating_mul(MAX_EXPANSION) {
-                    return Err(damaged(format!(
-                        "object '/{}': its shape {:?} claims more than a file of this size can hold",
-                        spec.path, spec.shape
-                    )));
-                }
-            }
+            Layout::Unwritten => elements,
+            Layout::Chunked(chunks) => dataset.grid(&chunks.axes).elements(),
+        };
+        self.expanded = self.expanded.saturating_add(elements.saturating_mul(dataset.encoding.size as u64));
+        let most = self.meta.len().saturating_mul(MAX_EXPANSION).saturating_add(EXPANSION);
+        if self.expanded > most {
+            let shape = &dataset.extent.shape;
+            return Err(damaged(format!(
+                "its shape {shape:?} claims more than a file of this size can hold"
+            )));
         }
         Ok(())
     }

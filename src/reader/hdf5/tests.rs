@@ -7,21 +7,6 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::reader::hdf5;
 
-/// A foreign reader that refuses.
-struct Nobody;
-
-impl Foreign for Nobody {
-    fn attach(&mut self, _: &Source) {}
-
-    fn links(&mut self, _: u64, _: u64) -> Result<Vec<Link>> {
-        Err(damaged("asked for links"))
-    }
-
-    fn tensor(&mut self, _: u64) -> Result<Option<(Dtype, Vec<u64>)>> {
-        Err(damaged("asked for a tensor"))
-    }
-}
-
 /// An HDF5 file that is put together structure by structure.
 struct Image(Vec<u8>);
 
@@ -71,7 +56,7 @@ impl Image {
         let source = Source::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let start = Instant::now();
-        let tree = hdf5::read(&source, 0, None, &mut Nobody);
+        let tree = hdf5::read(&source, 0, None);
         assert!(start.elapsed() < Duration::from_secs(2));
         tree
     }
@@ -256,16 +241,6 @@ fn refuses_heaps_that_claim_too_much() {
     let at = ROOT as usize + 32;
     image.0[at..at + 8].copy_from_slice(&words(&[heap]));
     assert!(refusal(image).contains("beyond its end"));
-}
-
-#[test]
-fn hands_over_what_it_does_not_know() {
-    let chunked = dataset(&[8], &INT8, &[3, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert!(refusal(with_datasets(&[chunked])).contains("asked for a tensor"));
-    let unwritten = dataset(&[8], &INT8, &contiguous(u64::MAX, 8));
-    assert!(refusal(with_datasets(&[unwritten])).contains("asked for a tensor"));
-    let dense = message(kind::LINK_INFO, &[&[0, 0][..], &words(&[ROOT, ROOT])].concat());
-    assert!(refusal(Image::new(&[dense])).contains("asked for links"));
 }
 
 #[test]

@@ -1,21 +1,23 @@
-//! The HDF5 library, for the datasets and groups that our own parser does not know: chunked, big-endian,
-//! filtered, dense. It is not thread-safe: every call is made under one lock. Its environment variables are
-//! kept from it where they could break it or load code into the process.
+//! The HDF5 library, for what our own parser refuses: chunks that went through the filters scaleoffset and nbit.
+//! Nothing else goes to it. Before it does, our parser has read the whole tree and the dataset's header, knows its
+//! type and shape, and has ruled out virtual and external storage.
+//!
+//! The library is not thread-safe: every call is made under one lock. Its environment variables are kept from it
+//! where they could break it or load code into the process.
 
 mod driver;
 mod types;
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
 
-use hdf5_metno_sys::h5::{H5_INDEX_NAME, H5_ITER_NATIVE, H5dont_atexit};
+use hdf5_metno_sys::h5::H5dont_atexit;
 use hdf5_metno_sys::h5d::{H5D_VIRTUAL, H5Dget_create_plist, H5Dget_space, H5Dget_type, H5Dread};
 use hdf5_metno_sys::h5e::{H5E_DEFAULT, H5E_WALK_UPWARD, H5E_error2_t, H5Eset_auto2, H5Ewalk2};
 use hdf5_metno_sys::h5f::{H5F_ACC_RDONLY, H5F_CLOSE_STRONG, H5Fopen};
-use hdf5_metno_sys::h5i::{H5I_DATASET, H5I_GROUP, H5Idec_ref, H5Iget_type, hid_t};
-use hdf5_metno_sys::h5l::{H5L_TYPE_HARD, H5L_TYPE_SOFT, H5L_info2_t, H5Literate2};
+use hdf5_metno_sys::h5i::{H5I_DATASET, H5Idec_ref, H5Iget_type, hid_t};
 use hdf5_metno_sys::h5o::{H5O_token_t, H5Oopen_by_token};
 use hdf5_metno_sys::h5p::{
     H5P_CLS_FILE_ACCESS, H5P_DEFAULT, H5Pcreate, H5Pget_external_count, H5Pget_filter2, H5Pget_layout,
@@ -28,9 +30,8 @@ use hdf5_metno_sys::h5z::H5Zfilter_avail;
 use parking_lot::{Mutex, ReentrantMutexGuard};
 
 use crate::error::{Error, Result, Status};
-use crate::reader::hdf5::{Foreign, Link, not_hard};
 use crate::reader::source::{Source, damaged};
-use crate::tensor::{Dtype, MAX_RANK, TensorSpec, max_path_bytes};
+use crate::tensor::{Dtype, MAX_RANK, TensorSpec};
 
 unsafe extern "C" {
     fn H5_init_library() -> c_int;
@@ -38,7 +39,6 @@ unsafe extern "C" {
     fn H5PL__set_plugin_control_mask(mask: c_uint) -> c_int;
     fn H5VL_native_register() -> hid_t;
     fn H5VLnative_addr_to_token(location: hid_t, address: u64, token: *mut H5O_token_t) -> c_int;
-    fn H5VLnative_token_to_addr(location: hid_t, token: H5O_token_t, address: *mut u64) -> c_int;
 }
 
 /// The process's HDF5 library, locked. Everything below needs one as proof.
@@ -142,14 +142,9 @@ impl Library {
         Library { allowed, source: None, file: Mutex::new(None) }
     }
 
-    fn lock(&self) -> Result<Locked> {
-        match self.allowed {
-            true => lock(),
-            false => Err(Error::new(
-                Status::Unsupported,
-                "it is stored in a way that only the HDF5 library reads, which was not to be used",
-            )),
-        }
+    /// Names the stretch that addresses refer to.
+    pub fn attach(&mut self, source: &Source) {
+        self.source = Some(Arc::new(source.clone()));
     }
 
     fn open(&self, locked: &Locked, header: u64) -> Result<Id> {
@@ -192,15 +187,21 @@ impl Library {
         }
     }
 
-    /// Fills `dst` with the elements of the dataset at `header`, row-major and little-endian.
-    pub fn read(&self, header: u64, spec: &TensorSpec, dst: &mut [u8]) -> Result<()> {
-        let locked = self.lock()?;
+    /// Fills `dst` with the elements of the dataset at `header`, row-major and little-endian. `refusal` is why our
+    /// own parser did not, and stays the answer where the library does not either.
+    pub fn read(&self, header: u64, spec: &TensorSpec, dst: &mut [u8], refusal: Error) -> Result<()> {
+        if !self.allowed {
+            return Err(refusal);
+        }
+        let locked = lock()?;
         let dataset = self.open(&locked, header)?;
         if describe(&dataset)? != Some((spec.dtype, spec.shape.clone())) || spec.nbytes() != dst.len() as u64
         {
             return Err(damaged("it is not what it was when the file was opened"));
         }
-        check_filters(&dataset)?;
+        if !has_filters(&dataset)? {
+            return Err(refusal);
+        }
         // SAFETY: the dataset is open and of this type and shape, so that exactly `dst.len()` bytes are written;
         // the lock is held.
         unsafe {
@@ -212,76 +213,6 @@ impl Library {
             }
         }
         Ok(())
-    }
-}
-
-impl Foreign for Library {
-    fn attach(&mut self, source: &Source) {
-        self.source = Some(Arc::new(source.clone()));
-    }
-
-    fn links(&mut self, header: u64, most: u64) -> Result<Vec<Link>> {
-        let locked = self.lock()?;
-        let group = self.open(&locked, header)?;
-        let most_names = max_path_bytes(self.source.as_ref().map_or(0, |source| source.len()));
-        let mut listing = Listing { links: Vec::new(), most, names: 0, most_names, fault: None };
-        // SAFETY: a valid object; the callback gets the listing, which outlives the call; the lock is held.
-        let status = unsafe {
-            if H5Iget_type(group.0) != H5I_GROUP {
-                return Err(damaged("what should be a group is none"));
-            }
-            let out = (&raw mut listing).cast();
-            H5Literate2(group.0, H5_INDEX_NAME, H5_ITER_NATIVE, ptr::null_mut(), Some(Listing::add), out)
-        };
-        match listing.fault {
-            Some(fault) => Err(fault),
-            None if status < 0 => Err(failure("list a group")),
-            None => Ok(listing.links),
-        }
-    }
-
-    fn tensor(&mut self, header: u64) -> Result<Option<(Dtype, Vec<u64>)>> {
-        let locked = self.lock()?;
-        describe(&self.open(&locked, header)?)
-    }
-}
-
-struct Listing {
-    links: Vec<Link>,
-    most: u64,
-    /// Bytes of the names.
-    names: u64,
-    most_names: u64,
-    fault: Option<Error>,
-}
-
-impl Listing {
-    unsafe extern "C" fn add(
-        group: hid_t,
-        name: *const c_char,
-        info: *const H5L_info2_t,
-        out: *mut c_void,
-    ) -> c_int {
-        // SAFETY: `out` is the listing of the caller; the library's pointers are valid during the call.
-        let (listing, name, mut info) =
-            unsafe { (&mut *out.cast::<Listing>(), CStr::from_ptr(name).to_string_lossy(), ptr::read(info)) };
-        if info.type_ != H5L_TYPE_HARD {
-            listing.fault = Some(not_hard(&name, info.type_ == H5L_TYPE_SOFT));
-            return -1;
-        }
-        listing.names += name.len() as u64;
-        if listing.links.len() as u64 >= listing.most || listing.names > listing.most_names {
-            listing.fault = Some(damaged("it has more links than a file of this size can hold"));
-            return -1;
-        }
-        let mut header = 0;
-        // SAFETY: a hard link carries a token; the group is open and the lock held.
-        let status = unsafe { H5VLnative_token_to_addr(group, *info.u.token(), &mut header) };
-        match status {
-            0.. => listing.links.push(Link { name: name.into_owned(), header }),
-            _ => listing.fault = Some(failure("follow a link")),
-        }
-        status.min(0)
     }
 }
 
@@ -312,30 +243,17 @@ fn describe(object: &Id) -> Result<Option<(Dtype, Vec<u64>)>> {
     }
 }
 
-/// Refuses a dataset whose filters this build of the library does not have. The lock must be held.
-fn check_filters(dataset: &Id) -> Result<()> {
+/// Does this build of the library have all filters of the dataset? The lock must be held.
+fn has_filters(dataset: &Id) -> Result<bool> {
     // SAFETY: the dataset is open, the list is checked before it is used, the lock is held; no pointer is
     // written to where the matching length is zero.
     unsafe {
         let creation = Id::new(H5Dget_create_plist(dataset.0), "read a dataset's properties")?;
-        for i in 0..H5Pget_nfilters(creation.0).max(0) as c_uint {
-            let (mut flags, mut values, mut config) = (0, 0, 0);
-            let filter = H5Pget_filter2(
-                creation.0,
-                i,
-                &mut flags,
-                &mut values,
-                ptr::null_mut(),
-                0,
-                ptr::null_mut(),
-                &mut config,
-            );
-            if filter >= 0 && H5Zfilter_avail(filter) == 0 {
-                let name = if filter == 1 { "gzip" } else { "a filter" };
-                let what = format!("it is compressed with {name} (HDF5's filter {filter}): write it without");
-                return Err(Error::new(Status::Unsupported, what));
-            }
-        }
+        let (mut flags, mut values, mut config) = (0, 0, 0);
+        Ok((0..H5Pget_nfilters(creation.0).max(0) as c_uint).all(|i| {
+            let (name, data) = (ptr::null_mut(), ptr::null_mut());
+            let filter = H5Pget_filter2(creation.0, i, &mut flags, &mut values, data, 0, name, &mut config);
+            filter >= 0 && H5Zfilter_avail(filter) > 0
+        }))
     }
-    Ok(())
 }
