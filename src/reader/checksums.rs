@@ -49,7 +49,7 @@ impl Checksums {
             None => Ok(()),
             Some(sum) => Err(damaged(format!(
                 "tensor '{}' does not match its checksum in /libckpt (expected {sum:08x}, found {found:08x}): it \
-                 is damaged, or another program has changed it",
+                 is damaged, or another program has changed it (CKPT_LOAD_UNVERIFIED loads it all the same)",
                 spec.path
             ))),
         }

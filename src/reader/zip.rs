@@ -101,13 +101,24 @@ impl Archive {
         Ok(())
     }
 
-    /// The text of a member, checked against its CRC-32.
-    pub fn text(&self, name: &str) -> Result<Option<String>> {
+    /// The names of the members that are text themselves, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().filter_map(|member| std::str::from_utf8(&member.name).ok())
+    }
+
+    /// The bytes of a member, checked against its CRC-32.
+    pub fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let (Some(member), Some(part)) = (self.find(name), self.member(name)?) else { return Ok(None) };
         let bytes = part.read_vec(0, part.len())?;
         if crc32fast::hash(&bytes) != member.crc {
             return Err(damaged(format!("member '{name}' does not match its checksum")));
         }
+        Ok(Some(bytes))
+    }
+
+    /// The text of a member, checked against its CRC-32.
+    pub fn text(&self, name: &str) -> Result<Option<String>> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(text)),
             Err(_) => Err(damaged(format!("member '{name}' is not UTF-8"))),
