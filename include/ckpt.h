@@ -234,6 +234,51 @@ typedef enum ckpt_durability {
 } ckpt_durability;
 
 /**
+ * How a checkpoint is opened: flags, to be combined with |. Another bit is CKPT_E_INVALID_ARGUMENT.
+ */
+typedef enum ckpt_open_flags {
+  /**
+   * Whatever can be read is.
+   */
+  CKPT_OPEN_DEFAULT = 0,
+  /**
+   * Nothing is handed to the HDF5 library, whose own parser is not made for files from strangers. What only it
+   * reads is CKPT_E_UNSUPPORTED; what Keras, h5py by default, and this library write needs none of it.
+   */
+  CKPT_OPEN_NO_HDF5_LIBRARY = 1,
+} ckpt_open_flags;
+
+/**
+ * How a model is loaded: flags, to be combined with |. Another bit is CKPT_E_INVALID_ARGUMENT.
+ */
+typedef enum ckpt_load_flags {
+  /**
+   * All tensors of the model, as they are.
+   */
+  CKPT_LOAD_EXACT = 0,
+  /**
+   * Where the file and the model have floats of other widths (float16, bfloat16, float32, float64), they are
+   * converted: to the nearest, ties to even, what is too large to infinity; NaN stays NaN.
+   */
+  CKPT_LOAD_CONVERT_FLOATS = 1,
+  /**
+   * Tensors of the model that the file does not have are left as they are.
+   */
+  CKPT_LOAD_PARTIAL = 2,
+  /**
+   * As Keras' load_weights(skip_mismatch=True): where the shape or the dtype of a tensor is another, or the file
+   * does not have it, its whole group is left as it is: all tensors of the model whose paths differ from its own
+   * in the last component alone. (A tensor at the root has no group. With CKPT_LOAD_PARTIAL, one that the file
+   * does not have does not keep its group from being loaded.)
+   */
+  CKPT_LOAD_SKIP_MISMATCH = 4,
+  /**
+   * Checksums are not compared: a tensor that another program has changed is loaded all the same.
+   */
+  CKPT_LOAD_UNVERIFIED = 8,
+} ckpt_load_flags;
+
+/**
  * A checkpointing session: the policy, the writer, the state of one training. Any thread may use it; it locks
  * itself, and not while bytes move.
  */
@@ -329,6 +374,21 @@ typedef struct ckpt_tensor_info {
    */
   uint64_t nbytes;
 } ckpt_tensor_info;
+
+/**
+ * A part of a model that is called otherwise in a file: paths that begin with model_prefix begin with file_prefix
+ * there. A prefix is whole components ("layers/dense", not "layers/den"); "" is the beginning of every path.
+ */
+typedef struct ckpt_rename {
+  /**
+   * Its name in the file, UTF-8.
+   */
+  const char *file_prefix;
+  /**
+   * Its name in the model, UTF-8.
+   */
+  const char *model_prefix;
+} ckpt_rename;
 
 #ifdef __cplusplus
 extern "C" {
@@ -442,6 +502,13 @@ enum ckpt_status ckpt_options_set_durability(struct ckpt_options *options, ckpt_
  * help. None of them outlives the call.
  */
 enum ckpt_status ckpt_options_set_threads(struct ckpt_options *options, uint32_t threads);
+
+/**
+ * Sets the most bytes of tensors in one file, where a checkpoint is made of several (".weights.json"); 10 GB by
+ * default, as in Keras. A tensor that is larger has a file of its own. 0 is refused.
+ */
+enum ckpt_status ckpt_options_set_max_shard_bytes(struct ckpt_options *options,
+                                                  uint64_t bytes);
 
 /**
  * Keeps the last n saves; 0, the default, turns this rule off.
@@ -681,6 +748,17 @@ enum ckpt_status ckpt_model_set_asset(struct ckpt_model *model,
                                       size_t n);
 
 /**
+ * Sets an entry of what a .safetensors file says of itself (its "__metadata__"), such as "format". A further call
+ * with the key replaces the value. The other formats have no room for it.
+ *
+ * @param key    UTF-8; copied
+ * @param value  UTF-8; copied
+ */
+enum ckpt_status ckpt_model_set_metadata(struct ckpt_model *model,
+                                         const char *key,
+                                         const char *value);
+
+/**
  * Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
  *
  * @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other
@@ -690,16 +768,44 @@ enum ckpt_status ckpt_model_save(const struct ckpt_model *model,
                                  const char *path);
 
 /**
- * Opens a .weights.h5 or .keras file, written by this library, Keras, or h5py; what it is, its content says.
- * *out is to be freed with ckpt_reader_free().
+ * How many tensors the model's last ckpt_reader_load_flags() left as they were; 0 before, and for NULL.
+ */
+size_t ckpt_model_skipped_len(const struct ckpt_model *model);
+
+/**
+ * Tells which tensor the model's last ckpt_reader_load_flags() left as it was, and why. Both texts are valid until
+ * the model's next such load, or its end.
  *
- * The file stays open, and what a save puts into its place later does not change this reader.
+ * @param index   below ckpt_model_skipped_len(); in the order of ckpt_model_add()
+ * @param path    not NULL; its path in the model; untouched on failure
+ * @param reason  not NULL; a message for a person; untouched on failure
+ */
+enum ckpt_status ckpt_model_skipped(const struct ckpt_model *model,
+                                    size_t index,
+                                    const char **path,
+                                    const char **reason);
+
+/**
+ * Opens a checkpoint, written by this library, Keras, or whoever else writes one of its formats: .keras,
+ * .weights.h5, a legacy .h5, the index .weights.json of several files, .safetensors, and the index
+ * model.safetensors.index.json. What it is, its content says. *out is to be freed with ckpt_reader_free().
+ *
+ * The files stay open, and what a save puts into their place later does not change this reader.
  * CKPT_E_NOT_FOUND where there is none; CKPT_E_FORMAT where it is damaged or something else.
  *
  * @param path  UTF-8
  * @param out   not NULL; untouched on failure
  */
 enum ckpt_status ckpt_reader_open(const char *path, struct ckpt_reader **out);
+
+/**
+ * As ckpt_reader_open().
+ *
+ * @param path   UTF-8
+ * @param flags  ckpt_open_flags
+ * @param out    not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_reader_open_flags(const char *path, uint32_t flags, struct ckpt_reader **out);
 
 /**
  * Closes a checkpoint; NULL is fine.
@@ -712,7 +818,7 @@ void ckpt_reader_free(struct ckpt_reader *reader);
 size_t ckpt_reader_len(const struct ckpt_reader *reader);
 
 /**
- * Finds a tensor by its path: its index is below ckpt_reader_len(). CKPT_E_NOT_FOUND where there is none.
+ * Finds a tensor by its path; its index is below ckpt_reader_len(). CKPT_E_NOT_FOUND where there is none.
  */
 enum ckpt_status ckpt_reader_find(const struct ckpt_reader *reader, const char *path, size_t *index);
 
@@ -740,8 +846,89 @@ enum ckpt_status ckpt_reader_read(const struct ckpt_reader *reader,
                                   size_t dst_bytes);
 
 /**
- * Fills every tensor of a model, in parallel, straight into its buffers, and verifies the checksums where the file
- * has them (CKPT_E_FORMAT).
+ * Reads all tensors and compares them with their checksums: CKPT_E_FORMAT names the first that differs. Tensors
+ * without a checksum (Keras writes none) are skipped.
+ */
+enum ckpt_status ckpt_reader_verify(const struct ckpt_reader *reader);
+
+/**
+ * The model's configuration, JSON: what ckpt_model_set_config() was given, and Keras' model.to_json() gives.
+ * CKPT_E_NOT_FOUND where the file has none.
+ *
+ * @param out  not NULL; *out is valid while the reader lives; untouched on failure
+ */
+enum ckpt_status ckpt_reader_config(const struct ckpt_reader *reader, const char **out);
+
+/**
+ * What the file says of itself, JSON: "keras_version" and "date_saved" of a .keras file, and what the other formats
+ * have of it (ckpt_model_set_metadata()). CKPT_E_NOT_FOUND where it says nothing.
+ *
+ * @param out  not NULL; *out is valid while the reader lives; untouched on failure
+ */
+enum ckpt_status ckpt_reader_metadata(const struct ckpt_reader *reader,
+                                      const char **out);
+
+/**
+ * The training state that this library has put into the file, JSON: the event of the save, its metrics, the best.
+ * CKPT_E_NOT_FOUND where there is none (another program wrote the file), CKPT_E_FORMAT where it is damaged.
+ *
+ * @param out  not NULL; *out is valid while the reader lives; untouched on failure
+ */
+enum ckpt_status ckpt_reader_state(const struct ckpt_reader *reader,
+                                   const char **out);
+
+/**
+ * Keras' name of a group: what ckpt_model_set_name() was given. CKPT_E_NOT_FOUND where it has none.
+ *
+ * @param group  as in ckpt_model_set_name(): "layers/dense", "" for the root
+ * @param out    not NULL; *out is valid while the reader lives; untouched on failure
+ */
+enum ckpt_status ckpt_reader_name(const struct ckpt_reader *reader, const char *group, const char **out);
+
+/**
+ * How many groups have a name; 0 for NULL.
+ */
+size_t ckpt_reader_groups_len(const struct ckpt_reader *reader);
+
+/**
+ * Tells a group that has a name, and that name; both are valid while the reader lives.
+ *
+ * @param index  below ckpt_reader_groups_len(); sorted by group
+ * @param group  not NULL; untouched on failure
+ * @param name   not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_reader_group(const struct ckpt_reader *reader,
+                                   size_t index,
+                                   const char **group,
+                                   const char **name);
+
+/**
+ * How many assets a .keras file has; 0 for other files, and for NULL.
+ */
+size_t ckpt_reader_assets_len(const struct ckpt_reader *reader);
+
+/**
+ * The name of an asset, as in ckpt_model_set_asset().
+ *
+ * @param index  below ckpt_reader_assets_len()
+ * @param out    not NULL; *out is valid while the reader lives; untouched on failure
+ */
+enum ckpt_status ckpt_reader_asset_name(const struct ckpt_reader *reader, size_t index, const char **out);
+
+/**
+ * Reads an asset, and verifies its checksum (CKPT_E_FORMAT). CKPT_E_NOT_FOUND where there is none of that name.
+ *
+ * @param name   as ckpt_reader_asset_name() gives it
+ * @param bytes  not NULL; *bytes is valid while the reader lives, which keeps it in memory; untouched on failure
+ * @param n      not NULL; how many bytes there are; untouched on failure
+ */
+enum ckpt_status ckpt_reader_asset(const struct ckpt_reader *reader,
+                                   const char *name,
+                                   const void **bytes,
+                                   size_t *n);
+
+/**
+ * Fills every tensor of a model, in parallel, and verifies the checksums where the file has them (CKPT_E_FORMAT).
  *
  * Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
  * CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride of 0, or strides that overlap, is
@@ -752,10 +939,34 @@ enum ckpt_status ckpt_reader_load(const struct ckpt_reader *reader,
                                   struct ckpt_model *model);
 
 /**
- * Reads all tensors and compares them with their checksums: CKPT_E_FORMAT names the first that differs. Tensors
- * without a checksum (Keras writes none) are skipped.
+ * As ckpt_reader_load(), where the file and the model need not be equal. ckpt_model_skipped() tells afterwards which
+ * tensors were left as they were, and why.
+ *
+ * @param flags           ckpt_load_flags
+ * @param renames         n_renames parts of the model that are called otherwise in the file; NULL is fine where
+ *                        n_renames is 0. Of those that fit a path, the one with the longest model_prefix counts; a
+ *                        model_prefix that is given twice is CKPT_E_INVALID_ARGUMENT. Several tensors of the model
+ *                        may come from one of the file.
+ * @param loaded_or_null  receives how many tensors were loaded; untouched on failure
  */
-enum ckpt_status ckpt_reader_verify(const struct ckpt_reader *reader);
+enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
+                                        struct ckpt_model *model,
+                                        uint32_t flags,
+                                        const struct ckpt_rename *renames,
+                                        size_t n_renames,
+                                        size_t *loaded_or_null);
+
+/**
+ * Writes a checkpoint anew in another format, or in the same: the tensors, and of Keras' names, the configuration,
+ * the assets, and the training state what the new format has room for. Damaged tensors are CKPT_E_FORMAT. Needs
+ * memory for all tensors.
+ *
+ * @param src  what ckpt_reader_open() opens
+ * @param dst  its ending says what it is, as in ckpt_model_save(); it may be src, and is replaced as a whole or not at
+ *             all. CKPT_E_STATE where it needs a configuration and src has none.
+ */
+enum ckpt_status ckpt_convert(const char *src,
+                              const char *dst);
 
 #ifdef __cplusplus
 }  // extern "C"

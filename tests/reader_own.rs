@@ -6,7 +6,7 @@ mod layout_support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use ckpt::error::{Result, Status};
+use ckpt::error::Status;
 use ckpt::layout::{Format, Options, Schema, plan};
 use ckpt::reader::{Reader, Target};
 use ckpt::tensor::{Dtype, MAX_PATH};
@@ -35,8 +35,8 @@ impl Target for Whole {
         self.0.lock().len() as u64
     }
 
-    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
-        read(&mut self.0.lock()[offset as usize..][..len])
+    fn put(&self, offset: u64, bytes: &[u8]) {
+        self.0.lock()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
 }
 

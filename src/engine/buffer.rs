@@ -9,9 +9,6 @@ compile_error!(
     "checkpoints hold little-endian elements, and buffers are moved as they are: not on this host"
 );
 
-/// Bytes that are read at a time on the way to strided memory; a multiple of every element's size.
-const SCRATCH: usize = 256 << 10;
-
 /// The memory that the caller keeps for one tensor, read by a save and written by a load.
 ///
 /// The memory is borrowed with no lifetime that Rust could check: see [`Buffer::new`].
@@ -24,9 +21,9 @@ pub struct Buffer {
 }
 
 // SAFETY: a Buffer is an address and numbers. The memory behind it is touched only by `bytes`, `pack`,
-// `unpack` and `fill`, and whoever made the Buffer promised that they may do so from any thread (see `Buffer::new`).
+// `unpack` and `bytes_mut`, and whoever made the Buffer promised that they may do so from any thread (see `Buffer::new`).
 unsafe impl Send for Buffer {}
-// SAFETY: as above; `bytes` and `pack` only read, and `unpack` and `fill` are unsafe to call.
+// SAFETY: as above; `bytes` and `pack` only read, and `unpack` and `bytes_mut` are unsafe to call.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
@@ -40,8 +37,8 @@ impl Buffer {
     ///
     /// For as long as the Buffer or a clone is used, every element is in memory that can be read from any
     /// thread and that nobody writes while [`Buffer::bytes`], what it returned, or [`Buffer::pack`] is in use. While
-    /// [`Buffer::unpack`] or [`Buffer::fill`] runs, the elements in its range can be written from any thread, too, and
-    /// nobody else reads or writes them.
+    /// [`Buffer::unpack`] or what [`Buffer::bytes_mut`] returned is in use, the elements in its range can be written
+    /// from any thread, too, and nobody else reads or writes them.
     pub unsafe fn new(
         ptr: *mut u8,
         itemsize: usize,
@@ -170,41 +167,30 @@ impl Buffer {
         }
     }
 
-    /// Has `read` write the row-major bytes from `offset` on, `len` in all: into their place where they stand in
-    /// memory as they are, else into blocks of scratch memory, in order, which are scattered.
+    /// The row-major bytes from `offset` on, `len` of them, to be written, where they stand in memory as they are.
     ///
     /// # Safety
     ///
-    /// As for [`Buffer::unpack`].
+    /// As for [`Buffer::unpack`], for as long as what is returned is used.
     ///
     /// # Panics
     ///
     /// Where the tensor has fewer bytes.
-    pub unsafe fn fill(
-        &self,
-        offset: u64,
-        len: usize,
-        read: &mut dyn FnMut(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        let at = self.check(offset, len);
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the memory is the caller's, and is not reached through this Buffer"
+    )]
+    pub unsafe fn bytes_mut(&self, offset: u64, len: usize) -> Option<&mut [u8]> {
+        let offset = self.check(offset, len);
         if len == 0 {
-            return Ok(());
+            return Some(&mut []);
         }
-        if self.strided.is_none() {
-            // SAFETY: `check` has compared the range with the tensor's bytes; they can be written and nobody else
-            // uses them, by our caller's promise.
-            return read(unsafe { std::slice::from_raw_parts_mut(self.data.add(at), len) });
+        if self.strided.is_some() {
+            return None;
         }
-        let mut scratch = vec![0; len.min(SCRATCH)];
-        let mut done = 0;
-        while done < len {
-            let n = (len - done).min(SCRATCH);
-            read(&mut scratch[..n])?;
-            // SAFETY: our caller's promise, for a part of the range.
-            unsafe { self.unpack(offset + done as u64, &scratch[..n]) };
-            done += n;
-        }
-        Ok(())
+        // SAFETY: `data` is not NULL, `check` has compared the range with the tensor's bytes, and they can be written
+        // and nobody else uses them, by our caller's promise.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.data.add(offset), len) })
     }
 
     /// `offset`, if `len` bytes from there on are the tensor's.

@@ -55,8 +55,9 @@ pub(super) fn name(storage: &dyn Storage, path: &Path, layout: &mut Layout, stam
     for _ in 0..TRIES {
         layout.name_companions(file, generation(), stamp)?;
         let mut names = layout.companions().iter().filter(|c| !c.yields()).map(|c| c.name());
-        let taken =
-            names.try_fold(false, |taken, name| Ok(taken || exists(storage, &path.with_file_name(name))?))?;
+        let taken = names.try_fold(false, |taken, name| {
+            Ok::<_, Error>(taken || exists(storage, &path.with_file_name(name))?)
+        })?;
         if !taken {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Arguments as C hands them over, checked and named. One place knows what each pointer is.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 
 use crate::error::{Error, Result, Status};
 
@@ -55,6 +55,19 @@ pub(super) fn choice<T: Copy>(number: c_int, values: &[T], argument: &str) -> Re
             values.len().saturating_sub(1)
         ))
     })
+}
+
+/// Flags, if all of them are among those that there are.
+pub(super) fn flags(bits: u32, known: &[u32], argument: &str) -> Result<u32> {
+    match bits & !known.iter().fold(0, |all, flag| all | flag) {
+        0 => Ok(bits),
+        unknown => Err(invalid(format!("{argument} is {bits:#x}: there is no flag {unknown:#x}"))),
+    }
+}
+
+/// A text for C, which ends at its first NUL: none that comes from here should have one.
+pub(super) fn c_string(text: &str) -> CString {
+    CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
 }
 
 /// Hands a new handle to the caller.

@@ -10,12 +10,16 @@
 )]
 
 mod args;
+mod convert;
+mod load;
 mod model;
 mod options;
 mod reader;
 mod session;
 mod status;
 
+pub use convert::*;
+pub use load::*;
 pub use model::*;
 pub use options::*;
 pub use reader::*;

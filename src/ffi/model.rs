@@ -1,6 +1,6 @@
 //! `ckpt_model`: the named tensors that are handed over.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::session::Model;
 use crate::tensor::{Dtype, MAX_RANK};
 
 use super::args::{self, free_handle, into_handle, invalid, some, string};
-use super::status::{ckpt_status, guard};
+use super::status::{answer, ckpt_status, guard};
 
 /// The tensors of a model by their paths in the checkpoint, with the caller's buffers. By one thread at a time.
 ///
@@ -18,6 +18,8 @@ use super::status::{ckpt_status, guard};
 /// or ckpt_model_set_data() replaces them.
 pub struct ckpt_model {
     pub(super) model: Model,
+    /// What the last load left as it was: path and reason.
+    pub(super) skipped: Vec<(CString, CString)>,
 }
 
 /// The type of an element. Enum arguments enter as plain integers; a number that is none of them is refused.
@@ -80,7 +82,7 @@ impl From<Dtype> for ckpt_dtype {
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_model_new(out: Option<&mut MaybeUninit<*mut ckpt_model>>) -> ckpt_status {
     guard("ckpt_model_new", || {
-        some(out, "out")?.write(into_handle(ckpt_model { model: Model::new() }));
+        some(out, "out")?.write(into_handle(ckpt_model { model: Model::new(), skipped: Vec::new() }));
         Ok(())
     })
 }
@@ -234,6 +236,25 @@ pub unsafe extern "C" fn ckpt_model_set_asset(
     })
 }
 
+/// Sets an entry of what a .safetensors file says of itself (its "__metadata__"), such as "format". A further call
+/// with the key replaces the value. The other formats have no room for it.
+///
+/// @param key    UTF-8, not beginning with "libckpt.", which is ours; copied
+/// @param value  UTF-8; copied
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_model_set_metadata(
+    model: Option<&mut ckpt_model>,
+    key: *const c_char,
+    value: *const c_char,
+) -> ckpt_status {
+    guard("ckpt_model_set_metadata", || {
+        let model = &mut some(model, "model")?.model;
+        // SAFETY: NULL or strings, by the header's contract.
+        let (key, value) = unsafe { (string(key, "key")?, string(value, "value")?) };
+        model.set_metadata(key, value)
+    })
+}
+
 /// Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
 ///
 /// @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other
@@ -245,5 +266,36 @@ pub unsafe extern "C" fn ckpt_model_save(model: Option<&ckpt_model>, path: *cons
         // SAFETY: NULL or a string, by the header's contract.
         let path = unsafe { string(path, "path") }?;
         model.save(Path::new(path))
+    })
+}
+
+/// How many tensors the model's last ckpt_reader_load_flags() left as they were; 0 before, and for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_model_skipped_len(model: Option<&ckpt_model>) -> usize {
+    answer(0, || model.map_or(0, |m| m.skipped.len()))
+}
+
+/// Tells which tensor the model's last ckpt_reader_load_flags() left as it was, and why. Both texts are valid until
+/// the model's next such load, or its end.
+///
+/// @param index   below ckpt_model_skipped_len(); in the order of ckpt_model_add()
+/// @param path    not NULL; its path in the model; untouched on failure
+/// @param reason  not NULL; a message for a person; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_model_skipped(
+    model: Option<&ckpt_model>,
+    index: usize,
+    path: Option<&mut MaybeUninit<*const c_char>>,
+    reason: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_model_skipped", || {
+        let skipped = &some(model, "model")?.skipped;
+        let (path, reason) = (some(path, "path")?, some(reason, "reason")?);
+        let (of, why) = skipped.get(index).ok_or_else(|| {
+            invalid(format!("index is {index}, but {} tensors were skipped", skipped.len()))
+        })?;
+        path.write(of.as_ptr());
+        reason.write(why.as_ptr());
+        Ok(())
     })
 }

@@ -301,6 +301,22 @@ pub extern "C" fn ckpt_options_set_threads(options: Option<&mut ckpt_options>, t
     })
 }
 
+/// Sets the most bytes of tensors in one file, where a checkpoint is made of several (".weights.json"); 5 GiB by
+/// default. A tensor that is larger has a file of its own. 0 is refused.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_options_set_max_shard_bytes(
+    options: Option<&mut ckpt_options>,
+    bytes: u64,
+) -> ckpt_status {
+    set("ckpt_options_set_max_shard_bytes", options, |o| {
+        if bytes == 0 {
+            return Err(invalid("bytes is 0: expected the most bytes of tensors that a file may hold"));
+        }
+        o.max_shard_bytes = bytes;
+        Ok(())
+    })
+}
+
 /// Keeps the last n saves; 0, the default, turns this rule off.
 ///
 /// With every keep_* rule off all files are kept. Else, after each save, a file stays if one of the rules keeps it;

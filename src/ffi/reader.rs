@@ -10,14 +10,25 @@ use crate::reader::Reader;
 use crate::tensor::TensorSpec;
 
 use super::args::{self, free_handle, into_handle, invalid, some, string};
-use super::model::{ckpt_dtype, ckpt_model};
+use super::model::ckpt_dtype;
 use super::status::{answer, ckpt_status, guard};
 
 /// An open checkpoint. Any thread may use it, several at a time.
 pub struct ckpt_reader {
-    reader: Reader,
-    /// The paths as C strings, each made when it is first asked for.
+    pub(super) reader: Reader,
+    /// What C has asked for, kept for as long as it may look at it.
     paths: Vec<OnceLock<CString>>,
+    config: OnceLock<Option<CString>>,
+    metadata: OnceLock<Option<CString>>,
+    state: OnceLock<Option<CString>>,
+    /// Keras' groups and their names, sorted.
+    groups: OnceLock<Vec<(CString, CString)>>,
+    assets: OnceLock<Vec<Asset>>,
+}
+
+struct Asset {
+    name: CString,
+    bytes: OnceLock<Vec<u8>>,
 }
 
 /// What a tensor in a checkpoint is. Its pointers are valid while the reader lives.
@@ -35,10 +46,21 @@ pub struct ckpt_tensor_info {
     pub nbytes: u64,
 }
 
-/// Opens a .weights.h5 or .keras file, written by this library, Keras, or h5py; what it is, its content says.
-/// *out is to be freed with ckpt_reader_free().
+/// How a checkpoint is opened: flags, to be combined with |. Another bit is CKPT_E_INVALID_ARGUMENT.
+#[repr(C)]
+pub enum ckpt_open_flags {
+    /// Whatever can be read is.
+    CKPT_OPEN_DEFAULT = 0,
+    /// Nothing is handed to the HDF5 library, whose own parser is not made for files from strangers. What only it
+    /// reads is CKPT_E_UNSUPPORTED; what Keras, h5py by default, and this library write needs none of it.
+    CKPT_OPEN_NO_HDF5_LIBRARY = 1,
+}
+
+/// Opens a checkpoint, written by this library, Keras, or whoever else writes one of its formats: .keras,
+/// .weights.h5, a legacy .h5, the index .weights.json of several files, .safetensors, and the index
+/// model.safetensors.index.json. What it is, its content says. *out is to be freed with ckpt_reader_free().
 ///
-/// The file stays open, and what a save puts into its place later does not change this reader.
+/// The files stay open, and what a save puts into their place later does not change this reader.
 /// CKPT_E_NOT_FOUND where there is none; CKPT_E_FORMAT where it is damaged or something else.
 ///
 /// @param path  UTF-8
@@ -48,15 +70,50 @@ pub unsafe extern "C" fn ckpt_reader_open(
     path: *const c_char,
     out: Option<&mut MaybeUninit<*mut ckpt_reader>>,
 ) -> ckpt_status {
-    guard("ckpt_reader_open", || {
-        // SAFETY: NULL or a string, by the header's contract.
-        let path = unsafe { string(path, "path") }?;
-        let out = some(out, "out")?;
-        let reader = Reader::open(Path::new(path))?;
-        let paths = reader.tensors().iter().map(|_| OnceLock::new()).collect();
-        out.write(into_handle(ckpt_reader { reader, paths }));
-        Ok(())
-    })
+    // SAFETY: the header's contract.
+    guard("ckpt_reader_open", || unsafe { open(path, 0, out) })
+}
+
+/// As ckpt_reader_open().
+///
+/// @param path   UTF-8
+/// @param flags  ckpt_open_flags
+/// @param out    not NULL; untouched on failure
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_reader_open_flags(
+    path: *const c_char,
+    flags: u32,
+    out: Option<&mut MaybeUninit<*mut ckpt_reader>>,
+) -> ckpt_status {
+    // SAFETY: the header's contract.
+    guard("ckpt_reader_open_flags", || unsafe { open(path, flags, out) })
+}
+
+/// # Safety
+/// `path` is NULL or a string that nobody changes during the call.
+unsafe fn open(
+    path: *const c_char,
+    flags: u32,
+    out: Option<&mut MaybeUninit<*mut ckpt_reader>>,
+) -> Result<()> {
+    const NO_LIBRARY: u32 = ckpt_open_flags::CKPT_OPEN_NO_HDF5_LIBRARY as u32;
+    // SAFETY: this function's contract.
+    let path = Path::new(unsafe { string(path, "path") }?);
+    let out = some(out, "out")?;
+    let reader = match args::flags(flags, &[NO_LIBRARY], "flags")? & NO_LIBRARY {
+        0 => Reader::open(path)?,
+        _ => Reader::open_without_library(path)?,
+    };
+    out.write(into_handle(ckpt_reader {
+        paths: reader.tensors().iter().map(|_| OnceLock::new()).collect(),
+        reader,
+        config: OnceLock::new(),
+        metadata: OnceLock::new(),
+        state: OnceLock::new(),
+        groups: OnceLock::new(),
+        assets: OnceLock::new(),
+    }));
+    Ok(())
 }
 
 /// Closes a checkpoint; NULL is fine.
@@ -72,7 +129,7 @@ pub extern "C" fn ckpt_reader_len(reader: Option<&ckpt_reader>) -> usize {
     answer(0, || reader.map_or(0, |r| r.reader.tensors().len()))
 }
 
-/// Finds a tensor by its path: its index is below ckpt_reader_len(). CKPT_E_NOT_FOUND where there is none.
+/// Finds a tensor by its path; its index is below ckpt_reader_len(). CKPT_E_NOT_FOUND where there is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_reader_find(
     reader: Option<&ckpt_reader>,
@@ -158,27 +215,201 @@ pub unsafe extern "C" fn ckpt_reader_read(
     })
 }
 
-/// Fills every tensor of a model, in parallel, straight into its buffers, and verifies the checksums where the file
-/// has them (CKPT_E_FORMAT).
-///
-/// Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
-/// CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride of 0, or strides that overlap, is
-/// CKPT_E_UNSUPPORTED. What else the file holds is ignored. After a later failure the content of the buffers is not
-/// defined.
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_reader_load(
-    reader: Option<&ckpt_reader>,
-    model: Option<&mut ckpt_model>,
-) -> ckpt_status {
-    guard("ckpt_reader_load", || {
-        let reader = &some(reader, "reader")?.reader;
-        some(model, "model")?.model.load(reader, 0)
-    })
-}
-
 /// Reads all tensors and compares them with their checksums: CKPT_E_FORMAT names the first that differs. Tensors
 /// without a checksum (Keras writes none) are skipped.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_reader_verify(reader: Option<&ckpt_reader>) -> ckpt_status {
     guard("ckpt_reader_verify", || some(reader, "reader")?.reader.verify())
+}
+
+impl ckpt_reader {
+    /// A text of the file that is read when it is first asked for, and `NotFound` where there is none.
+    fn text(
+        &self,
+        slot: &OnceLock<Option<CString>>,
+        read: impl FnOnce(&Reader) -> Result<Option<String>>,
+        what: &str,
+    ) -> Result<*const c_char> {
+        if slot.get().is_none() {
+            let text = read(&self.reader)?;
+            slot.get_or_init(|| text.as_deref().map(args::c_string));
+        }
+        let text = slot.get().and_then(Option::as_ref).map(|text| text.as_ptr());
+        text.ok_or_else(|| Error::new(Status::NotFound, format!("the checkpoint has no {what}")))
+    }
+
+    fn groups(&self) -> &[(CString, CString)] {
+        self.groups.get_or_init(|| {
+            let names = self.reader.names();
+            names.map(|(group, name)| (args::c_string(group), args::c_string(name))).collect()
+        })
+    }
+
+    fn assets(&self) -> &[Asset] {
+        let asset = |name| Asset { name: args::c_string(name), bytes: OnceLock::new() };
+        self.assets.get_or_init(|| self.reader.asset_names().map(asset).collect())
+    }
+}
+
+/// The model's configuration, JSON: what ckpt_model_set_config() was given, and Keras' model.to_json() gives.
+/// CKPT_E_NOT_FOUND where the file has none.
+///
+/// @param out  not NULL; *out is valid while the reader lives; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_reader_config(
+    reader: Option<&ckpt_reader>,
+    out: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_reader_config", || {
+        let (reader, out) = (some(reader, "reader")?, some(out, "out")?);
+        out.write(reader.text(&reader.config, Reader::config, "configuration of a model")?);
+        Ok(())
+    })
+}
+
+/// What the file says of itself, JSON: "keras_version" and "date_saved" of a .keras file, and what the other formats
+/// have of it (ckpt_model_set_metadata()). CKPT_E_NOT_FOUND where it says nothing.
+///
+/// @param out  not NULL; *out is valid while the reader lives; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_reader_metadata(
+    reader: Option<&ckpt_reader>,
+    out: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_reader_metadata", || {
+        let (reader, out) = (some(reader, "reader")?, some(out, "out")?);
+        out.write(reader.text(&reader.metadata, Reader::metadata, "metadata")?);
+        Ok(())
+    })
+}
+
+/// The training state that this library has put into the file, JSON: the event of the save, its metrics, the best.
+/// CKPT_E_NOT_FOUND where there is none (another program wrote the file), CKPT_E_FORMAT where it is damaged.
+///
+/// @param out  not NULL; *out is valid while the reader lives; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_reader_state(
+    reader: Option<&ckpt_reader>,
+    out: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_reader_state", || {
+        let (reader, out) = (some(reader, "reader")?, some(out, "out")?);
+        let state = |r: &Reader| Ok(r.state()?.map(|state| String::from_utf8_lossy(state).into_owned()));
+        out.write(reader.text(&reader.state, state, "training state")?);
+        Ok(())
+    })
+}
+
+/// Keras' name of a group: what ckpt_model_set_name() was given. CKPT_E_NOT_FOUND where it has none.
+///
+/// @param group  as in ckpt_model_set_name(): "layers/dense", "" for the root
+/// @param out    not NULL; *out is valid while the reader lives; untouched on failure
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_reader_name(
+    reader: Option<&ckpt_reader>,
+    group: *const c_char,
+    out: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_reader_name", || {
+        let reader = some(reader, "reader")?;
+        // SAFETY: NULL or a string, by the header's contract.
+        let group = unsafe { string(group, "group") }?;
+        let out = some(out, "out")?;
+        let groups = reader.groups();
+        let found = groups.binary_search_by(|(other, _)| other.as_bytes().cmp(group.as_bytes()));
+        let (_, name) = found.ok().and_then(|i| groups.get(i)).ok_or_else(|| {
+            Error::new(Status::NotFound, format!("the checkpoint has no name for the group '{group}'"))
+        })?;
+        out.write(name.as_ptr());
+        Ok(())
+    })
+}
+
+/// How many groups have a name; 0 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_reader_groups_len(reader: Option<&ckpt_reader>) -> usize {
+    answer(0, || reader.map_or(0, |r| r.groups().len()))
+}
+
+/// Tells a group that has a name, and that name; both are valid while the reader lives.
+///
+/// @param index  below ckpt_reader_groups_len(); sorted by group
+/// @param group  not NULL; untouched on failure
+/// @param name   not NULL; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_reader_group(
+    reader: Option<&ckpt_reader>,
+    index: usize,
+    group: Option<&mut MaybeUninit<*const c_char>>,
+    name: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_reader_group", || {
+        let groups = some(reader, "reader")?.groups();
+        let (group, name) = (some(group, "group")?, some(name, "name")?);
+        let (of, called) = groups
+            .get(index)
+            .ok_or_else(|| invalid(format!("index is {index}, but {} groups have a name", groups.len())))?;
+        group.write(of.as_ptr());
+        name.write(called.as_ptr());
+        Ok(())
+    })
+}
+
+/// How many assets a .keras file has; 0 for other files, and for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_reader_assets_len(reader: Option<&ckpt_reader>) -> usize {
+    answer(0, || reader.map_or(0, |r| r.assets().len()))
+}
+
+/// The name of an asset, as in ckpt_model_set_asset().
+///
+/// @param index  below ckpt_reader_assets_len()
+/// @param out    not NULL; *out is valid while the reader lives; untouched on failure
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_reader_asset_name(
+    reader: Option<&ckpt_reader>,
+    index: usize,
+    out: Option<&mut MaybeUninit<*const c_char>>,
+) -> ckpt_status {
+    guard("ckpt_reader_asset_name", || {
+        let (assets, out) = (some(reader, "reader")?.assets(), some(out, "out")?);
+        let asset = assets
+            .get(index)
+            .ok_or_else(|| invalid(format!("index is {index}, but there are {} assets", assets.len())))?;
+        out.write(asset.name.as_ptr());
+        Ok(())
+    })
+}
+
+/// Reads an asset, and verifies its checksum (CKPT_E_FORMAT). CKPT_E_NOT_FOUND where there is none of that name.
+///
+/// @param name   as ckpt_reader_asset_name() gives it
+/// @param bytes  not NULL; *bytes is valid while the reader lives, which keeps it in memory; untouched on failure
+/// @param n      not NULL; how many bytes there are; untouched on failure
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_reader_asset(
+    reader: Option<&ckpt_reader>,
+    name: *const c_char,
+    bytes: Option<&mut MaybeUninit<*const c_void>>,
+    n: Option<&mut MaybeUninit<usize>>,
+) -> ckpt_status {
+    guard("ckpt_reader_asset", || {
+        let reader = some(reader, "reader")?;
+        // SAFETY: NULL or a string, by the header's contract.
+        let name = unsafe { string(name, "name") }?;
+        let (bytes, n) = (some(bytes, "bytes")?, some(n, "n")?);
+        let none = || Error::new(Status::NotFound, format!("the checkpoint has no asset '{name}'"));
+        let assets = reader.assets();
+        // They are sorted, as the members of an archive are.
+        let found = assets.binary_search_by(|asset| asset.name.as_bytes().cmp(name.as_bytes()));
+        let asset = found.ok().and_then(|i| assets.get(i)).ok_or_else(none)?;
+        if asset.bytes.get().is_none() {
+            let read = reader.reader.asset(name)?.ok_or_else(none)?;
+            asset.bytes.get_or_init(|| read);
+        }
+        let found = asset.bytes.get().map(Vec::as_slice).unwrap_or_default();
+        bytes.write(found.as_ptr().cast());
+        n.write(found.len());
+        Ok(())
+    })
 }

@@ -53,8 +53,8 @@ impl Checksums {
         match expected {
             None => Ok(()),
             Some(sum) => Err(damaged(format!(
-                "tensor '{}' does not match its checksum (expected {sum:08x}, found {found:08x}): it \
-                 is damaged, or another program has changed it",
+                "tensor '{}' does not match its checksum (expected {sum:08x}, found {found:08x}): it is damaged, or \
+                 another program has changed it (CKPT_LOAD_UNVERIFIED loads it all the same)",
                 spec.path
             ))),
         }

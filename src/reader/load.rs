@@ -1,5 +1,9 @@
-//! Many tensors at once, in parallel: large ones in blocks, straight into the caller's memory; runs of small
-//! neighbours with one read. Checksums are computed in the same pass, while the bytes are in the cache.
+//! Many tensors at once, in parallel: large ones block by block, runs of small neighbours with one read, those that
+//! are not in the file as they are decoded as a whole.
+//!
+//! Bytes are read into a little memory that stays in a core's cache, summed there, and copied on to the target. The
+//! kernel fills such memory so much faster than memory that is not in the cache that the two copies take less time
+//! than the one would (`make bench` shows it).
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -9,59 +13,77 @@ use std::thread;
 use crc32fast::Hasher;
 use parking_lot::Mutex;
 
-use super::{Place, Reader};
+use super::content::File;
+use super::source::{Source, zeros};
+use super::{Place, Reader, too_large, wrong_size};
 use crate::error::{Error, Result, Status};
-use crate::reader::source::{Source, zeros};
+use crate::tensor::TensorSpec;
 
 /// Memory that a tensor is read into.
 pub trait Target: Sync {
-    /// Bytes of the whole tensor.
+    /// Bytes of the whole tensor, as the checkpoint has it.
     fn nbytes(&self) -> u64;
 
-    /// Takes the bytes `[offset, offset + len)` of the tensor, row-major and little-endian, by calling `read`
-    /// one or more times with the places that they go to, in order, `len` bytes in all: once with the memory
-    /// itself where it is contiguous, piece by piece with scratch memory that is scattered afterwards where it
-    /// is not. Called from several threads at once, for ranges that do not overlap; `offset` is a multiple of
-    /// 8, and `len` is one of the element's size.
-    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()>;
+    /// Takes bytes of the tensor, row-major and little-endian, that begin at `offset` in it. Called from several
+    /// threads at once, for ranges that do not overlap, in any order; `offset` and the length are multiples of the
+    /// element's size.
+    fn put(&self, offset: u64, bytes: &[u8]);
+
+    /// Has `decode` fill the tensor's own memory, and says so, if that memory holds the bytes just as
+    /// [`Target::put`] gets them.
+    fn fill(&self, decode: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
+        let _ = decode;
+        Ok(false)
+    }
 }
 
 /// Bytes of a block: one job of a thread.
 const BLOCK: u64 = 4 << 20;
 /// A tensor below this is read together with its neighbours.
 const SMALL: u64 = 64 << 10;
-/// Bytes of such a run, at most.
-const RUN: u64 = 256 << 10;
+/// Bytes of one read, of a part of a tensor or a run of small ones: what stays in a core's cache.
+const PIECE: usize = 128 << 10;
 /// Bytes between neighbours that are read for nothing.
 const GAP: u64 = 4 << 10;
-/// Bytes of one read: as much as stays in a core's cache until its checksum is computed.
-const PIECE: usize = 256 << 10;
 /// More threads than this do not help: the memory is the limit.
 const MAX_THREADS: usize = 16;
 
 /// A tensor to read.
 struct Item<'a> {
     tensor: usize,
-    /// The place of its file in the content.
-    file: usize,
-    source: &'a Source,
-    offset: u64,
+    spec: &'a TensorSpec,
     nbytes: u64,
+    file: &'a File,
     target: &'a dyn Target,
     checked: bool,
-    /// Its place in the list of the blocks' checksums.
-    blocks: usize,
 }
 
-/// What a thread does at a time.
+/// One that is in its file as it is.
+struct Plain<'a> {
+    item: Item<'a>,
+    /// The number of its file, and where it begins there.
+    at: (usize, u64),
+    /// Where the checksums of its blocks begin.
+    crcs: usize,
+}
+
+/// One that is not.
+struct Coded<'a> {
+    item: Item<'a>,
+    place: Place,
+}
+
+/// What a thread does at a time; tensors by their numbers in the plan.
 enum Job {
-    Block { item: usize, block: u64 },
+    Coded(usize),
+    Block { plain: usize, block: u64 },
     Run(Range<usize>),
 }
 
 struct Plan<'a> {
-    reader: &'a Reader,
-    items: Vec<Item<'a>>,
+    /// Sorted by where they are.
+    plain: Vec<Plain<'a>>,
+    coded: Vec<Coded<'a>>,
     jobs: Vec<Job>,
     /// The CRC-32 of each block.
     crcs: Vec<AtomicU32>,
@@ -69,147 +91,102 @@ struct Plan<'a> {
     stop: AtomicBool,
     /// The failure of the first tensor that failed.
     fault: Mutex<Option<(usize, Error)>>,
+    /// Held by whoever decodes more than a block into temporary memory.
+    temporary: Mutex<()>,
 }
 
-/// Fills every target with its tensor.
-pub(super) fn load(reader: &Reader, targets: &[(usize, &dyn Target)], threads: u32) -> Result<()> {
-    let mut items = Vec::with_capacity(targets.len());
-    let mut foreign = Vec::new();
+/// Fills every target with its tensor; with `verify`, whose checksums are compared.
+pub(super) fn load(
+    reader: &Reader,
+    targets: &[(usize, &dyn Target)],
+    threads: u32,
+    verify: bool,
+) -> Result<()> {
+    let (mut plain, mut coded) = (Vec::with_capacity(targets.len()), Vec::new());
     for &(tensor, target) in targets {
         let (spec, file, place) = reader.entry(tensor)?;
         let nbytes = spec.nbytes();
         if target.nbytes() != nbytes {
-            return Err(super::wrong_size(spec, target.nbytes()));
+            return Err(wrong_size(spec, target.nbytes()));
         }
+        let checked = verify && file.checksums.covers(&spec.path);
+        let item = Item { tensor, spec, nbytes, file, target, checked };
         match place {
-            Place::Here(offset) => items.push(Item {
-                tensor,
-                file: reader.content.spots.get(tensor).map_or(0, |spot| spot.file),
-                source: &file.source,
-                offset,
-                nbytes,
-                target,
-                checked: file.checksums.covers(&spec.path),
-                blocks: 0,
-            }),
-            place => foreign.push((tensor, place, target)),
+            Place::Here(offset) => {
+                let number = reader.content.spots.get(tensor).map_or(0, |spot| spot.file);
+                plain.push(Plain { item, at: (number, offset), crcs: 0 });
+            }
+            place => coded.push(Coded { item, place }),
         }
     }
-    let plan = Plan::new(reader, items);
+    let plan = Plan::new(plain, coded);
     plan.run(plan.threads(threads));
-    plan.finish()?;
-    for (tensor, place, target) in foreign {
-        fill_foreign(reader, tensor, place, target)?;
-    }
-    Ok(())
+    plan.finish()
 }
 
-/// Fills a target whose tensor has to be decoded as a whole.
-fn fill_foreign(reader: &Reader, tensor: usize, place: Place, target: &dyn Target) -> Result<()> {
-    let (spec, file, _) = reader.entry(tensor)?;
-    // No more than a foreign tensor's share of the file's size, which was checked when it was opened.
-    let len = usize::try_from(spec.nbytes()).map_err(|_| super::too_large(spec))?;
-    let mut hasher = Hasher::new();
-    let mut whole = Vec::new();
-    let mut done = 0;
-    target
-        .fill(0, len, &mut |dst| {
-            if dst.len() == len {
-                file.decode(place, spec, dst)?;
-            } else {
-                if whole.is_empty() {
-                    whole = zeros(len)?;
-                    file.decode(place, spec, &mut whole)?;
-                }
-                let piece = whole.get(done..).and_then(|rest| rest.get(..dst.len()));
-                dst.copy_from_slice(piece.ok_or_else(|| misused(&spec.path))?);
-            }
-            done += dst.len();
-            hasher.update(dst);
-            Ok(())
-        })
-        .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
-    if done != len {
-        return Err(misused(&spec.path));
-    }
-    file.checksums.check(spec, hasher.finalize())
-}
-
-/// Reads `dst` from `offset` on, piece by piece, and adds it to the checksum if there is to be one.
-pub(super) fn read_piecewise(
+/// Fills `dst` with what stands in the file from `offset` on, and adds it to the checksum if there is to be one.
+pub(super) fn read(
     source: &Source,
     offset: u64,
     dst: &mut [u8],
     mut hasher: Option<&mut Hasher>,
 ) -> Result<()> {
+    let mut scratch = zeros(dst.len().min(PIECE))?;
     let mut at = offset;
-    for piece in dst.chunks_mut(PIECE) {
+    for chunk in dst.chunks_mut(PIECE) {
+        let piece = scratch.get_mut(..chunk.len()).unwrap_or_default();
         source.read_at(at, piece)?;
         if let Some(hasher) = &mut hasher {
             hasher.update(piece);
         }
+        chunk.copy_from_slice(piece);
         at += piece.len() as u64;
     }
     Ok(())
 }
 
-fn misused(path: &str) -> Error {
-    Error::new(
-        Status::Internal,
-        format!("the memory for tensor '{path}' did not take the bytes it was to take"),
-    )
-}
-
 impl<'a> Plan<'a> {
-    fn new(reader: &'a Reader, mut items: Vec<Item<'a>>) -> Plan<'a> {
-        items.sort_by_key(|item| (item.file, item.offset));
-        let mut jobs = Vec::new();
+    fn new(mut plain: Vec<Plain<'a>>, coded: Vec<Coded<'a>>) -> Plan<'a> {
+        plain.sort_unstable_by_key(|p| p.at);
+        // First what cannot be divided.
+        let mut jobs: Vec<Job> = (0..coded.len()).map(Job::Coded).collect();
         let mut crcs = Vec::new();
-        let mut run: Range<usize> = 0..0;
-        for (i, item) in items.iter_mut().enumerate() {
-            if item.nbytes >= SMALL {
-                item.blocks = crcs.len();
-                for block in 0..item.nbytes.div_ceil(BLOCK) {
-                    jobs.push(Job::Block { item: i, block });
-                    crcs.push(AtomicU32::new(0));
-                }
+        for (i, large) in plain.iter_mut().enumerate().filter(|(_, p)| p.item.nbytes >= SMALL) {
+            large.crcs = crcs.len();
+            for block in 0..large.item.nbytes.div_ceil(BLOCK) {
+                jobs.push(Job::Block { plain: i, block });
+                crcs.push(AtomicU32::new(0));
             }
         }
-        for (i, item) in items.iter().enumerate().filter(|(_, item)| item.nbytes < SMALL) {
-            let joins = match (items.get(run.start), i.checked_sub(1).and_then(|last| items.get(last))) {
-                (Some(first), Some(last)) if run.end == i && !run.is_empty() => {
-                    item.file == first.file
-                        && item.offset <= last.offset + last.nbytes + GAP
-                        && item.offset + item.nbytes - first.offset <= RUN
-                }
-                _ => false,
-            };
+        let mut run: Range<usize> = 0..0;
+        for (i, small) in plain.iter().enumerate().filter(|(_, p)| p.item.nbytes < SMALL) {
+            let last = plain.get(run.clone()).and_then(|run| run.last());
+            let joins = run.end == i
+                && plain.get(run.start).zip(last).is_some_and(|(first, last)| small.joins(first, last));
             if joins {
                 run.end = i + 1;
             } else {
-                if !run.is_empty() {
-                    jobs.push(Job::Run(run));
-                }
+                jobs.extend((!run.is_empty()).then_some(Job::Run(run)));
                 run = i..i + 1;
             }
         }
-        if !run.is_empty() {
-            jobs.push(Job::Run(run));
-        }
+        jobs.extend((!run.is_empty()).then_some(Job::Run(run)));
         Plan {
-            reader,
-            items,
+            plain,
+            coded,
             jobs,
             crcs,
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             fault: Mutex::new(None),
+            temporary: Mutex::new(()),
         }
     }
 
     /// How many threads to use where `wanted` are; 0 is as many as help.
     fn threads(&self, wanted: u32) -> usize {
-        let total: u64 = self.items.iter().map(|item| item.nbytes).sum();
+        let items = self.plain.iter().map(|p| &p.item).chain(self.coded.iter().map(|c| &c.item));
+        let total = items.fold(0, |sum: u64, item| sum.saturating_add(item.nbytes));
         let most = match usize::try_from(wanted).unwrap_or(MAX_THREADS) {
             0 => thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
             n => n,
@@ -236,89 +213,87 @@ impl<'a> Plan<'a> {
     }
 
     fn work(&self) {
-        let mut scratch = Vec::new();
+        let mut scratch = vec![0; PIECE];
         while !self.stop.load(Ordering::Relaxed) {
             let Some(job) = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
             match job {
-                Job::Block { item, block } => {
-                    if let Some(item) = self.items.get(*item) {
-                        let done = self.block(item, *block);
-                        self.note(item, done);
+                Job::Coded(number) => {
+                    if let Some(coded) = self.coded.get(*number) {
+                        self.note(&coded.item, self.decode(coded));
+                    }
+                }
+                Job::Block { plain, block } => {
+                    if let Some(plain) = self.plain.get(*plain) {
+                        self.note(&plain.item, self.block(plain, *block, &mut scratch));
                     }
                 }
                 Job::Run(range) => {
-                    self.small(self.items.get(range.clone()).unwrap_or_default(), &mut scratch)
+                    self.small(self.plain.get(range.clone()).unwrap_or_default(), &mut scratch);
                 }
             }
         }
     }
 
-    fn block(&self, item: &Item, block: u64) -> Result<()> {
-        let start = block * BLOCK;
-        let crc = self.fill(item, start, (item.nbytes - start).min(BLOCK) as usize)?;
-        if let Some(slot) = self.crcs.get(item.blocks + block as usize) {
-            slot.store(crc, Ordering::Relaxed);
+    /// Decodes a tensor: into the target's own memory, or through temporary memory, of which only one thread at a
+    /// time has more than a block.
+    fn decode(&self, Coded { item, place }: &Coded) -> Result<()> {
+        let named = |e: Error| e.context(format_args!("tensor '{}'", item.spec.path));
+        let mut crc = None;
+        let mut decode = |dst: &mut [u8]| {
+            item.file.decode(*place, item.spec, dst)?;
+            crc = item.checked.then(|| crc32fast::hash(dst));
+            Ok(())
+        };
+        if !item.target.fill(&mut decode).map_err(named)? {
+            let _alone = (item.nbytes > BLOCK).then(|| self.temporary.lock());
+            // No more than such a tensor's share of the file's size, which was checked when it was opened.
+            let len = usize::try_from(item.nbytes).map_err(|_| too_large(item.spec))?;
+            let mut bytes = zeros(len)?;
+            decode(&mut bytes).map_err(named)?;
+            item.target.put(0, &bytes);
+        }
+        crc.map_or(Ok(()), |crc| item.check(crc))
+    }
+
+    /// Reads a block of a large tensor.
+    fn block(&self, plain: &Plain, block: u64, scratch: &mut [u8]) -> Result<()> {
+        let Plain { item, at: (_, offset), crcs } = plain;
+        let mut hasher = Hasher::new();
+        let mut at = block * BLOCK;
+        let end = (at + BLOCK).min(item.nbytes);
+        while at < end {
+            let len = ((end - at) as usize).min(PIECE);
+            let piece = scratch.get_mut(..len).unwrap_or_default();
+            item.file.source.read_at(offset + at, piece)?;
+            if item.checked {
+                hasher.update(piece);
+            }
+            item.target.put(at, piece);
+            at += len as u64;
+        }
+        if let Some(slot) = self.crcs.get(crcs + block as usize) {
+            slot.store(hasher.finalize(), Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Reads a part of a tensor straight into its target; returns the part's CRC-32.
-    fn fill(&self, item: &Item, start: u64, len: usize) -> Result<u32> {
-        let mut hasher = Hasher::new();
-        let mut done = 0;
-        item.target.fill(start, len, &mut |dst| {
-            if dst.len() > len - done {
-                return Err(self.misused(item));
+    /// Reads a run of small neighbours, at most a piece.
+    fn small(&self, run: &[Plain], scratch: &mut [u8]) {
+        let [first, ..] = run else { return };
+        let start = first.at.1;
+        let end = run.iter().map(Plain::end).max().unwrap_or(start);
+        let bytes = scratch.get_mut(..(end - start) as usize).unwrap_or_default();
+        if let Err(error) = first.item.file.source.read_at(start, bytes) {
+            return self.note(&first.item, Err(error));
+        }
+        for plain @ Plain { item, .. } in run {
+            let range = (plain.at.1 - start) as usize..(plain.end() - start) as usize;
+            let bytes = bytes.get(range).unwrap_or_default();
+            item.target.put(0, bytes);
+            if item.checked {
+                self.note(item, item.check(crc32fast::hash(bytes)));
             }
-            let at = item.offset + start + done as u64;
-            read_piecewise(item.source, at, dst, item.checked.then_some(&mut hasher))?;
-            done += dst.len();
-            Ok(())
-        })?;
-        if done != len { Err(self.misused(item)) } else { Ok(hasher.finalize()) }
-    }
-
-    /// Reads a run of small neighbours.
-    fn small(&self, items: &[Item], scratch: &mut Vec<u8>) {
-        let [first, ..] = items else { return };
-        if let [item] = items {
-            let done = self.fill(item, 0, item.nbytes as usize).and_then(|crc| self.check(item, crc));
-            return self.note(item, done);
         }
-        let end = items.iter().map(|item| item.offset + item.nbytes).max().unwrap_or(first.offset);
-        scratch.resize((end - first.offset) as usize, 0);
-        if let Err(error) = first.source.read_at(first.offset, scratch) {
-            return self.note(first, Err(error));
-        }
-        for item in items {
-            let start = (item.offset - first.offset) as usize;
-            let bytes = scratch.get(start..start + item.nbytes as usize).unwrap_or_default();
-            let done = self.copy(item, bytes).and_then(|()| match item.checked {
-                true => self.check(item, crc32fast::hash(bytes)),
-                false => Ok(()),
-            });
-            self.note(item, done);
-        }
-    }
-
-    fn copy(&self, item: &Item, bytes: &[u8]) -> Result<()> {
-        let mut rest = bytes;
-        item.target.fill(0, bytes.len(), &mut |dst| {
-            let (piece, tail) = rest.split_at_checked(dst.len()).ok_or_else(|| self.misused(item))?;
-            dst.copy_from_slice(piece);
-            rest = tail;
-            Ok(())
-        })?;
-        if rest.is_empty() { Ok(()) } else { Err(self.misused(item)) }
-    }
-
-    fn check(&self, item: &Item, crc: u32) -> Result<()> {
-        let (spec, file, _) = self.reader.entry(item.tensor)?;
-        file.checksums.check(spec, crc)
-    }
-
-    fn misused(&self, item: &Item) -> Error {
-        misused(self.reader.tensors().get(item.tensor).map_or("", |spec| &spec.path))
     }
 
     /// Keeps the failure of the first tensor. One that concerns more than its own tensor ends the work.
@@ -336,17 +311,34 @@ impl<'a> Plan<'a> {
     /// Combines the checksums of blocks to those of tensors, and returns the first failure.
     fn finish(self) -> Result<()> {
         if !self.stop.load(Ordering::Relaxed) {
-            for item in self.items.iter().filter(|item| item.checked && item.nbytes >= SMALL) {
+            for Plain { item, crcs, .. } in
+                self.plain.iter().filter(|p| p.item.checked && p.item.nbytes >= SMALL)
+            {
                 let mut whole = Hasher::new();
-                for block in 0..item.nbytes.div_ceil(BLOCK) {
+                for (block, crc) in (0..item.nbytes.div_ceil(BLOCK)).zip(self.crcs.iter().skip(*crcs)) {
                     let len = (item.nbytes - block * BLOCK).min(BLOCK);
-                    let crc =
-                        self.crcs.get(item.blocks + block as usize).map_or(0, |c| c.load(Ordering::Relaxed));
-                    whole.combine(&Hasher::new_with_initial_len(crc, len));
+                    whole.combine(&Hasher::new_with_initial_len(crc.load(Ordering::Relaxed), len));
                 }
-                self.note(item, self.check(item, whole.finalize()));
+                self.note(item, item.check(whole.finalize()));
             }
         }
         self.fault.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
+impl Plain<'_> {
+    fn end(&self) -> u64 {
+        self.at.1 + self.item.nbytes
+    }
+
+    /// Whether this small tensor can join the run that begins with `first` and ends with `last`.
+    fn joins(&self, first: &Plain, last: &Plain) -> bool {
+        self.at.0 == first.at.0 && self.at.1 <= last.end() + GAP && self.end() - first.at.1 <= PIECE as u64
+    }
+}
+
+impl Item<'_> {
+    fn check(&self, crc: u32) -> Result<()> {
+        self.file.checksums.check(self.spec, crc)
     }
 }

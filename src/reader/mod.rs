@@ -11,10 +11,11 @@
 //! - `hdf5`: our own bounded parser of HDF5 metadata.
 //! - `library`: the HDF5 library, for what that parser does not know; holds all `unsafe` of the reader.
 //! - `checksums`: the table of the checksums that this library writes.
-//! - `load`: many tensors at once, in parallel.
+//! - `load`: many tensors at once, in parallel; `floats`: those of one width as those of another.
 
 mod checksums;
 mod content;
+mod floats;
 mod hdf5;
 mod index;
 mod json;
@@ -29,6 +30,7 @@ mod zip;
 
 use std::path::Path;
 
+pub use self::floats::{convert, converts};
 pub use self::load::Target;
 
 use self::content::{Content, File};
@@ -36,6 +38,7 @@ use self::hdf5::Place;
 use self::index::Index;
 use self::safetensors::Likeness;
 use self::source::{Source, damaged};
+use self::zip::Archive;
 use crate::error::{Error, Result, Status};
 use crate::tensor::{TensorSpec, shape_text};
 
@@ -115,7 +118,7 @@ impl Reader {
         let checked = file.checksums.covers(&spec.path);
         match place {
             Place::Here(offset) => {
-                load::read_piecewise(&file.source, offset, dst, checked.then_some(&mut hasher))?;
+                load::read(&file.source, offset, dst, checked.then_some(&mut hasher))?;
             }
             place => {
                 file.decode(place, spec, dst)
@@ -126,14 +129,22 @@ impl Reader {
         file.checksums.check(spec, hasher.finalize())
     }
 
-    /// Fills every target with the tensor of its index, in parallel and straight into the target's memory, and
-    /// verifies the checksums in the same pass. `threads` is how many to use at most; 0: as many as help.
+    /// Fills every target with the tensor of its index, in parallel, and verifies the checksums in the same pass.
+    /// `threads` is how many to use at most; 0: as many as help.
     ///
     /// # Errors
     /// As [`Reader::read`]; of several tensors that are damaged, the first is named. The targets' memory holds
     /// anything then.
     pub fn load(&self, targets: &[(usize, &dyn Target)], threads: u32) -> Result<()> {
-        load::load(self, targets, threads).map_err(|e| named(&self.source, e))
+        load::load(self, targets, threads, true).map_err(|e| named(&self.source, e))
+    }
+
+    /// As [`Reader::load`], but compares no checksums: a tensor that somebody has changed is loaded all the same.
+    ///
+    /// # Errors
+    /// As [`Reader::load`].
+    pub fn load_unverified(&self, targets: &[(usize, &dyn Target)], threads: u32) -> Result<()> {
+        load::load(self, targets, threads, false).map_err(|e| named(&self.source, e))
     }
 
     /// Checks all bytes that have a checksum against it: every tensor's, the state's, and every member's of an
@@ -177,6 +188,35 @@ impl Reader {
         }
     }
 
+    /// The names of the assets of a `.keras` file, what follows `assets/` there, in their order.
+    pub fn asset_names(&self) -> impl Iterator<Item = &str> {
+        let names = self.content.archive.iter().flat_map(Archive::names);
+        names
+            .filter_map(|name| name.strip_prefix(ASSETS))
+            .filter(|name| !name.is_empty() && !name.ends_with('/'))
+    }
+
+    /// The bytes of an asset.
+    ///
+    /// # Errors
+    /// As [`Reader::config`].
+    pub fn asset(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match &self.content.archive {
+            Some(archive) => archive.bytes(&format!("{ASSETS}{name}")).map_err(|e| named(&self.source, e)),
+            None => Ok(None),
+        }
+    }
+
+    /// Every asset with its name.
+    ///
+    /// # Errors
+    /// As [`Reader::config`].
+    pub fn assets(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let assets =
+            self.asset_names().map(|name| Ok((name.to_owned(), self.asset(name)?.unwrap_or_default())));
+        assets.collect()
+    }
+
     /// The training state that this library put into the file, JSON without its padding.
     ///
     /// # Errors
@@ -195,6 +235,9 @@ impl Reader {
         })
     }
 }
+
+/// The directory of an archive that the assets are in.
+const ASSETS: &str = "assets/";
 
 /// How a checkpoint is opened.
 struct Opening<'a> {
@@ -264,16 +307,7 @@ impl Target for Discard {
         self.0
     }
 
-    fn fill(&self, _: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
-        let mut scratch = vec![0; len.min(256 << 10)];
-        let mut left = len;
-        while left > 0 {
-            let n = left.min(scratch.len());
-            read(scratch.get_mut(..n).unwrap_or_default())?;
-            left -= n;
-        }
-        Ok(())
-    }
+    fn put(&self, _: u64, _: &[u8]) {}
 }
 
 /// Puts the file's name before what is wrong with its content.

@@ -53,8 +53,14 @@ impl Archive {
         self.locate(member).map(Some).map_err(named)
     }
 
-    /// The text of a member, checked against its CRC-32.
-    pub fn text(&self, name: &str) -> Result<Option<String>> {
+    /// The names of the members that are text themselves, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let members = self.directory.members().iter();
+        members.filter_map(|member| std::str::from_utf8(self.directory.name(member)).ok())
+    }
+
+    /// The bytes of a member, checked against its CRC-32.
+    pub fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(member) = self.directory.find(name) else { return Ok(None) };
         let mut bytes = Vec::new();
         self.unpack(member, &mut |piece| {
@@ -62,6 +68,12 @@ impl Archive {
             bytes.extend_from_slice(piece);
             Ok(())
         })?;
+        Ok(Some(bytes))
+    }
+
+    /// The text of a member, checked against its CRC-32.
+    pub fn text(&self, name: &str) -> Result<Option<String>> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(text)),
             Err(_) => Err(damaged(format!("member '{name}' is not UTF-8"))),

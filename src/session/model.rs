@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 use crate::engine::{self, Buffer, Disk, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Assets, Format, Layout, Schema, Stamp};
-use crate::reader::{Reader, Target};
-use crate::tensor::{Dtype, shape_text};
+use crate::tensor::Dtype;
 
 use super::state::TrainingState;
 
@@ -24,8 +23,8 @@ pub(super) struct Kind {
 /// The tensors of a model by their paths, with the caller's memory.
 #[derive(Default)]
 pub struct Model {
-    schema: Schema,
-    buffers: Vec<Buffer>,
+    pub(super) schema: Schema,
+    pub(super) buffers: Vec<Buffer>,
     config: Option<String>,
     assets: Assets,
     metadata: BTreeMap<String, String>,
@@ -133,60 +132,4 @@ impl Model {
             }
         }
     }
-
-    /// Fills every tensor from a checkpoint. Everything is compared before the first byte is touched.
-    pub fn load(&mut self, reader: &Reader, threads: u32) -> Result<()> {
-        let mut targets = Vec::with_capacity(self.buffers.len());
-        for (want, buffer) in self.schema.tensors().iter().zip(&self.buffers) {
-            let path = &want.path;
-            let Some(index) = reader.find(path) else {
-                return Err(mismatch(format!("the checkpoint has no tensor '{path}', which the model has")));
-            };
-            let have = &reader.tensors()[index];
-            if have.dtype != want.dtype {
-                let (have, want) = (have.dtype.name(), want.dtype.name());
-                return Err(mismatch(format!(
-                    "tensor '{path}' is {have} in the checkpoint, {want} in the model"
-                )));
-            }
-            if have.shape != want.shape {
-                let (have, want) = (shape_text(&have.shape), shape_text(&want.shape));
-                return Err(mismatch(format!(
-                    "tensor '{path}' has shape {have} in the checkpoint, {want} in the model"
-                )));
-            }
-            if buffer.overlaps_itself() {
-                return Err(Error::new(
-                    Status::Unsupported,
-                    format!(
-                        "tensor '{path}' has elements that share memory (a stride of 0, or strides that overlap): it \
-                         can be saved, not loaded into"
-                    ),
-                ));
-            }
-            targets.push((index, Destination(buffer)));
-        }
-        let targets: Vec<(usize, &dyn Target)> =
-            targets.iter().map(|(i, t)| (*i, t as &dyn Target)).collect();
-        reader.load(&targets, threads)
-    }
-}
-
-/// A buffer that is loaded into.
-struct Destination<'a>(&'a Buffer);
-
-impl Target for Destination<'_> {
-    fn nbytes(&self) -> u64 {
-        self.0.nbytes()
-    }
-
-    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
-        // SAFETY: the reader fills each range once, on one thread; whoever made the buffer promised that nobody
-        // else uses its memory during a load, which has the model to itself.
-        unsafe { self.0.fill(offset, len, read) }
-    }
-}
-
-fn mismatch(message: String) -> Error {
-    Error::new(Status::Mismatch, message)
 }

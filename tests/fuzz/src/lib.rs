@@ -89,8 +89,8 @@ impl Target for Memory {
         self.0.lock().unwrap().len() as u64
     }
 
-    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
-        read(&mut self.0.lock().unwrap()[offset as usize..][..len])
+    fn put(&self, offset: u64, bytes: &[u8]) {
+        self.0.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
 }
 

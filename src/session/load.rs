@@ -1,0 +1,229 @@
+//! The way back into a model: which tensor of a checkpoint goes to which of the model's, and what becomes of those
+//! that do not fit.
+
+use std::collections::HashMap;
+
+use super::model::Model;
+use super::renames::Renames;
+use crate::engine::Buffer;
+use crate::error::{Error, Result, Status};
+use crate::reader::{self, Reader, Target};
+use crate::tensor::{Dtype, TensorSpec, shape_text};
+
+/// How a model is loaded; by default, every tensor as it is, or none.
+#[derive(Clone, Debug, Default)]
+pub struct Loading<'a> {
+    /// Threads at most; 0 for as many as help.
+    pub threads: u32,
+    /// Convert floats to the width that the model has.
+    pub convert_floats: bool,
+    /// Leave tensors as they are that the checkpoint does not have.
+    pub partial: bool,
+    /// Leave groups as they are of which a tensor does not fit.
+    pub skip_mismatch: bool,
+    /// Compare no checksums.
+    pub unverified: bool,
+    /// What is called otherwise in the checkpoint.
+    pub renames: Renames<'a>,
+}
+
+/// What a load came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// How many tensors were loaded.
+    pub count: usize,
+    /// Those that were not, in the order of the model.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A tensor of the model that was left as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its path in the model.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Model {
+    /// Fills every tensor from a checkpoint. Everything is compared before the first byte is touched.
+    pub fn load(&mut self, reader: &Reader, threads: u32) -> Result<()> {
+        self.load_with(reader, &Loading { threads, ..Loading::default() }).map(|_| ())
+    }
+
+    /// Fills the tensors from a checkpoint, as `loading` says. Everything is compared before the first byte is
+    /// touched.
+    pub fn load_with(&mut self, reader: &Reader, loading: &Loading) -> Result<Loaded> {
+        let tensors = self.schema.tensors();
+        let (sources, skipped) = choose(tensors, reader, loading)?;
+        let mut targets = Vec::with_capacity(tensors.len());
+        for ((want, buffer), source) in tensors.iter().zip(&self.buffers).zip(sources) {
+            let Some(index) = source else { continue };
+            if buffer.overlaps_itself() {
+                return Err(Error::new(
+                    Status::Unsupported,
+                    format!(
+                        "tensor '{}' has elements that share memory (a stride of 0, or strides that overlap): it can \
+                         be saved, not loaded into",
+                        want.path
+                    ),
+                ));
+            }
+            let have = &reader.tensors()[index];
+            targets.push((
+                index,
+                Destination { buffer, nbytes: have.nbytes(), from: have.dtype, to: want.dtype },
+            ));
+        }
+        let targets: Vec<(usize, &dyn Target)> = targets.iter().map(|(i, t)| (*i, t as _)).collect();
+        match loading.unverified {
+            false => reader.load(&targets, loading.threads)?,
+            true => reader.load_unverified(&targets, loading.threads)?,
+        }
+        Ok(Loaded { count: targets.len(), skipped })
+    }
+}
+
+/// For each tensor of a model the number of the checkpoint's that it is loaded from; and those that are not loaded.
+fn choose(
+    tensors: &[TensorSpec],
+    reader: &Reader,
+    loading: &Loading,
+) -> Result<(Vec<Option<usize>>, Vec<Skipped>)> {
+    let mut sources = Vec::with_capacity(tensors.len());
+    let mut reasons = vec![None; tensors.len()];
+    // The groups that are left out, each with the first tensor that is to blame.
+    let mut out: HashMap<&str, &str> = HashMap::new();
+    for (want, reason) in tensors.iter().zip(&mut reasons) {
+        let source = find(want, reader, loading);
+        sources.push(source.as_ref().ok().copied());
+        let Err(misfit) = source else { continue };
+        if !(misfit.absent && loading.partial) {
+            if !loading.skip_mismatch {
+                return Err(misfit.into());
+            }
+            group(&want.path).map(|group| out.entry(group).or_insert(&want.path));
+        }
+        *reason = Some(misfit.what);
+    }
+    for ((want, source), reason) in tensors.iter().zip(&mut sources).zip(&mut reasons) {
+        if let Some(other) = group(&want.path).and_then(|group| out.get(group))
+            && source.take().is_some()
+        {
+            *reason = Some(format!("tensor '{}' is left out with '{other}', which does not fit", want.path));
+        }
+    }
+    let skipped = tensors.iter().zip(reasons);
+    let skipped =
+        skipped.filter_map(|(want, reason)| Some(Skipped { path: want.path.clone(), reason: reason? }));
+    Ok((sources, skipped.collect()))
+}
+
+/// The group that a tensor is in; one at the root is in none.
+fn group(path: &str) -> Option<&str> {
+    path.rsplit_once('/').map(|(group, _)| group)
+}
+
+/// Why a tensor of the model cannot be loaded.
+struct Misfit {
+    what: String,
+    /// Whether the checkpoint does not have it.
+    absent: bool,
+    /// The flag with which a load goes on, and what it does.
+    cure: Option<&'static str>,
+}
+
+impl From<Misfit> for Error {
+    fn from(Misfit { what, cure, .. }: Misfit) -> Error {
+        let message = cure.map_or(what.clone(), |cure| format!("{what} ({cure})"));
+        Error::new(Status::Mismatch, message)
+    }
+}
+
+/// Finds the tensor of a checkpoint that fits one of a model.
+fn find(want: &TensorSpec, reader: &Reader, loading: &Loading) -> std::result::Result<usize, Misfit> {
+    let path = loading.renames.in_file(&want.path);
+    let name = || match path == want.path {
+        true => format!("tensor '{path}'"),
+        false => format!("tensor '{path}' ('{}' in the model)", want.path),
+    };
+    let Some(index) = reader.find(&path) else {
+        return Err(Misfit {
+            what: format!("the checkpoint has no {}, which the model has", name()),
+            absent: true,
+            cure: Some("CKPT_LOAD_PARTIAL leaves it as it is"),
+        });
+    };
+    let have = &reader.tensors()[index];
+    if have.shape != want.shape {
+        let (have, want) = (shape_text(&have.shape), shape_text(&want.shape));
+        return Err(Misfit {
+            what: format!("{} has shape {have} in the checkpoint, {want} in the model", name()),
+            absent: false,
+            cure: None,
+        });
+    }
+    let convertible = reader::converts(have.dtype, want.dtype);
+    if have.dtype != want.dtype && !(convertible && loading.convert_floats) {
+        let (have, want) = (have.dtype.name(), want.dtype.name());
+        return Err(Misfit {
+            what: format!("{} is {have} in the checkpoint, {want} in the model", name()),
+            absent: false,
+            cure: convertible.then_some("CKPT_LOAD_CONVERT_FLOATS converts it"),
+        });
+    }
+    Ok(index)
+}
+
+/// A buffer that is loaded into.
+struct Destination<'a> {
+    buffer: &'a Buffer,
+    /// Bytes that the tensor has in the checkpoint.
+    nbytes: u64,
+    /// The dtypes of the checkpoint and of the model.
+    from: Dtype,
+    to: Dtype,
+}
+
+/// Bytes of converted elements on the way to strided memory; a multiple of every element's size.
+const SCRATCH: usize = 64 << 10;
+
+impl Target for Destination<'_> {
+    fn nbytes(&self) -> u64 {
+        self.nbytes
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) {
+        let (from, to) = (self.from.size(), self.to.size());
+        let start = offset / from as u64 * to as u64;
+        if self.from == self.to {
+            // SAFETY: the reader puts each range once, on one thread; whoever made the buffer promised that nobody
+            // else uses its memory during a load, which has the model to itself.
+            return unsafe { self.buffer.unpack(start, bytes) };
+        }
+        let len = bytes.len() / from * to;
+        // SAFETY: as above.
+        if let Some(memory) = unsafe { self.buffer.bytes_mut(start, len) } {
+            return reader::convert(self.from, bytes, self.to, memory);
+        }
+        let mut scratch = vec![0; len.min(SCRATCH)];
+        let pieces = bytes.chunks(SCRATCH / to * from);
+        for (at, piece) in (start..).step_by(SCRATCH).zip(pieces) {
+            let converted = &mut scratch[..piece.len() / from * to];
+            reader::convert(self.from, piece, self.to, converted);
+            // SAFETY: as above.
+            unsafe { self.buffer.unpack(at, converted) };
+        }
+    }
+
+    fn fill(&self, decode: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
+        if self.from != self.to {
+            return Ok(false);
+        }
+        // SAFETY: as in `put`; the reader does not put bytes of a tensor that it decodes in place.
+        match unsafe { self.buffer.bytes_mut(0, self.nbytes as usize) } {
+            Some(memory) => decode(memory).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
