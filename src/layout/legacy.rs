@@ -218,6 +218,11 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Whether it is the path of a variable of Keras 3: `.../vars/<number>`.
+pub fn is_variable(path: &str) -> bool {
+    variable(path).is_some()
+}
+
 /// The `x` of a path in `layers/x`.
 fn layer_of(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("layers/")?;

@@ -21,6 +21,7 @@ pub(in crate::layout) enum Attribute {
 #[derive(Debug, Default)]
 pub(in crate::layout) struct Attributes {
     groups: BTreeMap<NodeId, Vec<(String, Attribute)>>,
+    /// See [`Attributes::list_bytes`].
     list_bytes: u64,
 }
 
@@ -40,7 +41,7 @@ impl Attributes {
                 format!("the legacy format has no room for a name of {width} bytes: at most {MAX_LIST}"),
             ));
         }
-        self.list_bytes += list.iter().map(|text| text.len() as u64).sum::<u64>();
+        self.list_bytes += list.iter().map(|text| (text.len() + size_of::<String>()) as u64).sum::<u64>();
         let parts = list.len().div_ceil(MAX_LIST / width).max(1);
         if parts == 1 {
             self.put(group, name.to_owned(), Attribute::List(list));
@@ -63,7 +64,7 @@ impl Attributes {
         self.groups.get(&group).map_or(&[], Vec::as_slice)
     }
 
-    /// Bytes of all lists together.
+    /// Bytes of all lists together, as a reader has them in memory.
     pub(super) fn list_bytes(&self) -> u64 {
         self.list_bytes
     }

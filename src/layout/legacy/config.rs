@@ -40,8 +40,10 @@ fn training(document: &Document, compile: &RawValue) -> Option<String> {
         None => Cow::Borrowed(document.written(optimizer)),
     };
     let weights = (!members.contains_key("loss_weights")).then_some(("loss_weights", Cow::Borrowed("null")));
-    let rest = members.iter().filter(|(key, _)| *key != "optimizer");
-    let rest = rest.map(|(key, value)| (key.as_str(), Cow::Borrowed(document.written(value))));
+    let rest = members.iter().filter(|(key, _)| *key != "optimizer").map(|(key, value)| match key.as_str() {
+        "loss" => ("loss", Cow::Owned(rewritten(document, value, &spelled_out))),
+        key => (key, Cow::Borrowed(document.written(value))),
+    });
     Some(json::assembled([("optimizer_config", optimizer)].into_iter().chain(weights).chain(rest)))
 }
 
@@ -67,42 +69,79 @@ pub fn keras_config(model: &str, training: Option<&str>, keras_version: Option<&
     Some(format!("{{{}, \"config\": {config}{compile}}}", identity(&class, "keras")))
 }
 
+/// The losses whose short names the legacy loader of Keras 3 does not know.
+const LOSSES: [(&str, &str); 6] = [
+    ("bce", "binary_crossentropy"),
+    ("kld", "kl_divergence"),
+    ("mae", "mean_absolute_error"),
+    ("mape", "mean_absolute_percentage_error"),
+    ("mse", "mean_squared_error"),
+    ("msle", "mean_squared_logarithmic_error"),
+];
+
+/// The full name of a loss that is given by a short one.
+fn spelled_out(_: &Document, value: &RawValue) -> Option<String> {
+    let name = json::string(value)?;
+    let known = LOSSES.iter().find(|(short, _)| *short == name || short.to_uppercase() == name);
+    known.map(|(_, full)| json::quoted(full))
+}
+
 /// `compile_config` for a `training_config`.
 fn compile(training: &Document) -> Option<String> {
     let members = training.object()?;
+    let in_module = |value, module| rewritten(training, value, &|document, value| named(document, value, module));
     let modern = members.iter().map(|(key, value)| match key.as_str() {
-        "optimizer_config" => ("optimizer", named(training, value, "keras.optimizers")),
-        "loss" => ("loss", named(training, value, "keras.losses")),
-        "metrics" | "weighted_metrics" => (key.as_str(), named(training, value, "keras.metrics")),
+        "optimizer_config" => ("optimizer", in_module(value, "keras.optimizers")),
+        "loss" => ("loss", in_module(value, "keras.losses")),
+        "metrics" | "weighted_metrics" => (key.as_str(), in_module(value, "keras.metrics")),
         _ => (key.as_str(), training.written(value).to_owned()),
     });
     Some(json::assembled(modern.map(|(key, value)| (key, Cow::Owned(value)))))
 }
 
-/// The objects in a value, in arrays and in objects too, with the module of their class.
-fn named(document: &Document, value: &RawValue, module: &str) -> String {
-    named_within(document, value, module, 16)
+/// An object of a class, with the module of that.
+fn named(document: &Document, value: &RawValue, module: &str) -> Option<String> {
+    let members = json::object(value)?;
+    let class = json::text(&members, "class_name")?;
+    if members.contains_key("module") {
+        return None;
+    }
+    let config = members.get("config").map_or("{}", |config| document.written(config));
+    Some(format!("{{{}, \"config\": {config}}}", identity(&class, module)))
 }
 
-fn named_within(document: &Document, value: &RawValue, module: &str, levels: usize) -> String {
-    let written = document.written(value).to_owned();
-    let Some(below) = levels.checked_sub(1) else { return written };
-    if let Some(elements) = json::array(value) {
-        let elements: Vec<_> = elements.iter().map(|e| named_within(document, e, module, below)).collect();
-        return format!("[{}]", elements.join(", "));
-    }
-    let Some(members) = json::object(value) else { return written };
-    match json::text(&members, "class_name") {
-        Some(class) if !members.contains_key("module") => {
-            let config = members.get("config").map_or("{}", |config| document.written(config));
-            format!("{{{}, \"config\": {config}}}", identity(&class, module))
+/// A value with its leaves rewritten: those of arrays, and of objects that are of no class.
+fn rewritten(
+    document: &Document,
+    value: &RawValue,
+    rewrite: &dyn Fn(&Document, &RawValue) -> Option<String>,
+) -> String {
+    fn visit(
+        document: &Document,
+        value: &RawValue,
+        rewrite: &dyn Fn(&Document, &RawValue) -> Option<String>,
+        levels: usize,
+    ) -> String {
+        let Some(below) = levels.checked_sub(1) else { return document.written(value).to_owned() };
+        if let Some(new) = rewrite(document, value) {
+            return new;
         }
-        Some(_) => written,
-        None => json::assembled(members.iter().map(|(key, value)| {
-            (key.as_str(), Cow::Owned(named_within(document, value, module, below)))
-        })),
+        if let Some(elements) = json::array(value) {
+            let elements: Vec<_> = elements.iter().map(|e| visit(document, e, rewrite, below)).collect();
+            return format!("[{}]", elements.join(", "));
+        }
+        match json::object(value) {
+            Some(members) if !members.contains_key("class_name") => json::assembled(
+                members.iter().map(|(key, e)| (key.as_str(), Cow::Owned(visit(document, e, rewrite, below)))),
+            ),
+            _ => document.written(value).to_owned(),
+        }
     }
+    visit(document, value, rewrite, MAX_DEPTH)
 }
+
+/// Lists within lists within ... of losses: more than Keras takes.
+const MAX_DEPTH: usize = 8;
 
 /// The members that say which class it is: one of `module`, or one that was registered under a name with a `>`.
 fn identity(class: &str, module: &str) -> String {
