@@ -46,7 +46,7 @@ pub fn check_config(json: &str) -> Result<()> {
 }
 
 /// The text with a number of the same length for each of Python's words that JSON does not have.
-fn strict(json: &str) -> Cow<'_, str> {
+pub(super) fn strict(json: &str) -> Cow<'_, str> {
     if !json.contains("NaN") && !json.contains("Infinity") {
         return Cow::Borrowed(json);
     }

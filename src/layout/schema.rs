@@ -134,6 +134,48 @@ impl Schema {
         Ok(())
     }
 
+    /// The same tensors at other places of the tree, which are given in the order of the tensors; without names.
+    pub(super) fn relocated(&self, places: &[String]) -> Result<Schema> {
+        let mut moved = Schema::new();
+        for (i, place) in places.iter().enumerate() {
+            let parts = components(place)?;
+            let Some((last, groups)) = parts.split_last() else { continue };
+            moved.check_groups(place, groups)?;
+            if moved.lookup(&parts).is_some() {
+                return Err(bad(format!("the file has no place for '{place}': something else stands there")));
+            }
+            let parent = moved.make_groups(groups);
+            moved.insert(parent, last, Node::Tensor(i), place.len());
+        }
+        moved.tensors.clone_from(&self.tensors);
+        Ok(moved)
+    }
+
+    /// The group with this path, which is made where it is not there.
+    pub(super) fn group(&mut self, path: &str) -> Result<NodeId> {
+        let parts = components(path)?;
+        self.check_groups(path, &parts)?;
+        Ok(self.make_groups(&parts))
+    }
+
+    /// Every group whose `vars` have a name, and the name.
+    pub(super) fn names(&self) -> Vec<(String, &str)> {
+        let mut found = Vec::new();
+        let mut pending = vec![(String::new(), Schema::ROOT)];
+        while let Some((path, id)) = pending.pop() {
+            let Node::Group { children, .. } = &self.nodes[id] else { continue };
+            for (part, &child) in children {
+                let Node::Group { name, .. } = &self.nodes[child] else { continue };
+                if let ("vars", Some(name)) = (&**part, name) {
+                    found.push((path.clone(), &**name));
+                }
+                let joined = if path.is_empty() { part.to_string() } else { format!("{path}/{part}") };
+                pending.push((joined, child));
+            }
+        }
+        found
+    }
+
     fn lookup(&self, parts: &[&str]) -> Option<NodeId> {
         let mut at = Schema::ROOT;
         for part in parts {

@@ -68,6 +68,8 @@ pub(super) struct Content {
     pub spots: Vec<Spot>,
     /// Keras' names of the groups: the attribute `name` of `group`/vars.
     pub names: BTreeMap<String, String>,
+    /// Other paths of the tensors, where they have some: what the file itself or another version of Keras calls them.
+    pub aliases: BTreeMap<String, usize>,
     /// The training state that this library wrote; an error if it is damaged.
     pub state: Result<Option<Vec<u8>>>,
     /// The model's configuration, JSON, where it is not a member of the archive.
@@ -80,7 +82,8 @@ pub(super) struct Content {
 
 impl Content {
     pub fn find(&self, path: &str) -> Option<usize> {
-        self.tensors.binary_search_by(|spec| hdf5::path_order(&spec.path, path)).ok()
+        let found = self.tensors.binary_search_by(|spec| hdf5::path_order(&spec.path, path)).ok();
+        found.or_else(|| self.aliases.get(path).copied())
     }
 
     pub fn entry(&self, index: usize) -> Option<(&TensorSpec, &File, Place)> {

@@ -3,10 +3,12 @@
 //! - `source`: a read-only stretch of a file.
 //! - `content`: what a format's reader finds in a checkpoint; one file a format:
 //!   - `weights`: an HDF5 file of the weights;
+//!   - `legacy`: a whole model of Keras' legacy `.h5`;
 //!   - `keras`: a `.keras` archive;
 //!   - `safetensors`: a `.safetensors` file, or the index of several;
 //!   - `shards`: a `.weights.json`, the index of several HDF5 files.
 //! - `index`: which files beside it an index names; `json`: JSON within bounds.
+//! - `former`: what former versions of Keras called the variables.
 //! - `zip`: the members of an archive.
 //! - `hdf5`: our own bounded parser of HDF5 metadata.
 //! - `library`: the HDF5 library, for what that parser does not know; holds all `unsafe` of the reader.
@@ -16,10 +18,13 @@
 mod checksums;
 mod content;
 mod floats;
+
+mod former;
 mod hdf5;
 mod index;
 mod json;
 mod keras;
+mod legacy;
 mod library;
 mod load;
 mod safetensors;

@@ -60,6 +60,7 @@ pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
         tensors,
         spots,
         names: own.names,
+        aliases: BTreeMap::new(),
         state: own.state,
         config: own.config,
         metadata: own.metadata,
@@ -105,7 +106,8 @@ pub(super) fn read_index(source: &Source, index: Index, opening: &Opening) -> Re
     }
     let (tensors, spots) = sorted(tensors);
     let metadata = index.metadata;
-    Ok(Content { files, tensors, spots, names, state: Ok(None), config, metadata, archive: None })
+    let aliases = BTreeMap::new();
+    Ok(Content { files, tensors, spots, names, aliases, state: Ok(None), config, metadata, archive: None })
 }
 
 /// What is in one file.

@@ -21,6 +21,7 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
         tensors: Vec::new(),
         spots: Vec::new(),
         names: BTreeMap::new(),
+        aliases: BTreeMap::new(),
         state: own,
         config: None,
         metadata: rest,

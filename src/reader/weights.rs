@@ -1,12 +1,15 @@
 //! An HDF5 file of the weights: `.weights.h5`, and what is in the other formats of Keras'.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use super::Opening;
 use super::checksums::Checksums;
 use super::content::{Content, File, Spot};
 use super::hdf5::{self, Place};
 use super::library::Library;
 use super::source::Source;
+use super::{former, legacy};
 use crate::error::Result;
 use crate::tensor::{Dtype, TensorSpec};
 
@@ -32,16 +35,20 @@ pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Co
         }
     }
     let state = read_own(&mut file, &own)?;
-    Ok(Content {
+    let mut content = Content {
         files: vec![file],
         tensors,
         spots,
         names: tree.names,
+        aliases: BTreeMap::new(),
         state,
         config: None,
         metadata: None,
         archive: None,
-    })
+    };
+    legacy::adopt(&mut content, &tree.labels)?;
+    former::add_aliases(&mut content);
+    Ok(content)
 }
 
 /// Reads what `/libckpt` holds: the checksums, and the training state. A state that is damaged does not keep

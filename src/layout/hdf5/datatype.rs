@@ -6,12 +6,16 @@ use crate::tensor::Dtype;
 // The class in the low half of the first byte, the version in the high half.
 const FIXED_POINT: u8 = 0x10;
 const FLOAT: u8 = 0x11;
+const STRING: u8 = 0x13;
 const OPAQUE: u8 = 0x15;
 const ENUM: u8 = 0x18;
 const VARIABLE_LENGTH: u8 = 0x19;
 
 /// Bytes of [`put_string`].
 pub(super) const STRING_LEN: u16 = 20;
+
+/// Bytes of [`put_fixed_string`].
+pub(super) const FIXED_STRING_LEN: u16 = 8;
 
 /// Bytes of a variable-length string where it is used: its length, and where its bytes are in the global heap.
 pub(super) const STRING_REF_LEN: u32 = 16;
@@ -47,6 +51,12 @@ pub(super) fn put(out: &mut Vec<u8>, dtype: Dtype) {
 pub(super) fn put_string(out: &mut Vec<u8>) {
     head(out, VARIABLE_LENGTH, [1, 1, 0], STRING_REF_LEN);
     integer(out, 1, false);
+}
+
+/// A string of `len` bytes, zeros at its end: what NumPy's bytes become.
+pub(super) fn put_fixed_string(out: &mut Vec<u8>, len: u32) {
+    const NULL_PADDED: u8 = 1;
+    head(out, STRING, [NULL_PADDED, 0, 0], len);
 }
 
 fn head(out: &mut Vec<u8>, class: u8, bits: [u8; 3], size: u32) {

@@ -52,7 +52,7 @@ impl<'a> Header<'a> {
         let body_at = self.out.len();
         body(self.out);
         self.out.align(8);
-        // Below 64 KiB: the longest is a link, whose name the schema bounds.
+        // Below 64 KiB: the schema bounds the names of links, `Attributes` its lists.
         let len = (self.out.len() - body_at) as u16;
         self.out[body_at - 6..body_at - 4].copy_from_slice(&len.to_le_bytes());
         self.messages += 1;
@@ -77,23 +77,49 @@ impl<'a> Header<'a> {
     /// where in the buffer the collection's address is, 0 as it stands.
     pub(super) fn string_attribute(&mut self, name: &str, len: u32, index: u32) -> usize {
         let mut address = 0;
-        self.message(ATTRIBUTE, 0, |out| {
-            out.put_u16(1); // version
-            out.put_u16(name.len() as u16 + 1);
-            out.put_u16(datatype::STRING_LEN);
-            out.put_u16(8);
-            out.put(name.as_bytes());
-            out.put_u8(0);
-            out.align(8);
-            datatype::put_string(out);
-            out.align(8);
-            put_dataspace(out, &[]);
+        self.attribute(name, &[], datatype::STRING_LEN, datatype::put_string, |out| {
             out.put_u32(len);
             address = out.len();
             out.put_u64(0);
             out.put_u32(index);
         });
         address
+    }
+
+    /// An attribute: a list of strings, each padded with zeros to the length of the longest.
+    pub(super) fn list_attribute(&mut self, name: &str, list: &[String]) {
+        let width = list.iter().map(String::len).max().unwrap_or(0).max(1);
+        let datatype = |out: &mut Vec<u8>| datatype::put_fixed_string(out, width as u32);
+        self.attribute(name, &[list.len() as u64], datatype::FIXED_STRING_LEN, datatype, |out| {
+            for text in list {
+                out.put(text.as_bytes());
+                out.put_zeros(width - text.len());
+            }
+        });
+    }
+
+    /// An attribute of a datatype of `len` bytes.
+    fn attribute(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        len: u16,
+        datatype: impl FnOnce(&mut Vec<u8>),
+        data: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.message(ATTRIBUTE, 0, |out| {
+            out.put_u16(1); // version
+            out.put_u16(name.len() as u16 + 1);
+            out.put_u16(len);
+            out.put_u16(8 + 8 * shape.len() as u16);
+            out.put(name.as_bytes());
+            out.put_u8(0);
+            out.align(8);
+            datatype(out);
+            out.align(8);
+            put_dataspace(out, shape);
+            data(out);
+        });
     }
 
     /// Where the B-tree and the local heap of a symbol table are.

@@ -3,6 +3,7 @@
 //! The subset is what the library writes at its earliest compatibility setting, with the groups of HDF5 1.8 where
 //! they are small, so that everything since 1.8 reads and edits it. Nothing in it needs the library's help.
 
+mod attributes;
 mod datatype;
 mod global_heap;
 mod group;
@@ -14,6 +15,7 @@ mod tests;
 
 use std::collections::btree_map;
 
+pub(super) use self::attributes::{Attribute, Attributes};
 use self::global_heap::GlobalHeap;
 use self::group::{Link, Object};
 use self::header::Header;
@@ -49,7 +51,13 @@ pub(super) struct Image {
 
 /// Lays out the file of a schema, with room for `state_capacity` bytes of training state.
 pub(super) fn lay_out(schema: &Schema, state_capacity: usize) -> Result<Image> {
-    let mut writer = Writer::new(schema);
+    lay_out_with(schema, &Attributes::default(), state_capacity)
+}
+
+/// As [`lay_out`], with more attributes of the groups than the schema has.
+pub(super) fn lay_out_with(schema: &Schema, attributes: &Attributes, state_capacity: usize) -> Result<Image> {
+    attributes.check()?;
+    let mut writer = Writer::new(schema, attributes);
     writer.out.put_zeros(superblock::LEN);
     writer.out.align(ALIGNMENT as usize);
     let slots = Slots::put(&mut writer.out, schema.tensors(), state_capacity);
@@ -62,6 +70,7 @@ pub(super) fn lay_out(schema: &Schema, state_capacity: usize) -> Result<Image> {
 /// only at the end (data, strings) are filled in then.
 struct Writer<'a> {
     schema: &'a Schema,
+    attributes: &'a Attributes,
     out: Vec<u8>,
     heap: GlobalHeap,
     /// Where in `out` an address within the heap is, to which the heap's own must be added.
@@ -73,17 +82,18 @@ struct Writer<'a> {
 /// A group on the way from the root to where the writer is.
 struct Frame<'a> {
     name: &'a str,
-    attribute: Option<&'a str>,
+    id: NodeId,
     children: btree_map::Iter<'a, Box<str>, NodeId>,
     /// Its first link among those of all groups on the way.
     first_link: usize,
 }
 
 impl<'a> Writer<'a> {
-    fn new(schema: &'a Schema) -> Writer<'a> {
+    fn new(schema: &'a Schema, attributes: &'a Attributes) -> Writer<'a> {
         let tensors = schema.tensors().len();
         Writer {
             schema,
+            attributes,
             out: Vec::with_capacity(8192 + 320 * tensors),
             heap: GlobalHeap::default(),
             heap_refs: Vec::new(),
@@ -121,12 +131,9 @@ impl<'a> Writer<'a> {
             if let Some((name, id)) = next {
                 match self.schema.node(id) {
                     Node::Tensor(index) => links.push(Link { name, object: self.put_tensor(*index) }),
-                    Node::Group { children, name: attribute } => path.push(Frame {
-                        name,
-                        attribute: attribute.as_deref(),
-                        children: children.iter(),
-                        first_link: links.len(),
-                    }),
+                    Node::Group { children, .. } => {
+                        path.push(Frame { name, id, children: children.iter(), first_link: links.len() })
+                    }
                 }
             }
             let Some(frame) = path.last_mut() else { return own };
@@ -134,24 +141,34 @@ impl<'a> Writer<'a> {
             if next.is_some() {
                 continue;
             }
-            let (name, attribute, first) = (frame.name, frame.attribute, frame.first_link);
+            let (name, id, first) = (frame.name, frame.id, frame.first_link);
             path.pop();
             if path.is_empty() {
                 let at = links.partition_point(|link| link.name < OWN_GROUP);
                 links.insert(at, Link { name: OWN_GROUP, object: own });
-                return self.put_group(&links, attribute);
+                return self.put_group(id, &links);
             }
-            let object = self.put_group(&links[first..], attribute);
+            let object = self.put_group(id, &links[first..]);
             links.truncate(first);
             links.push(Link { name, object });
         }
     }
 
-    fn put_group(&mut self, links: &[Link], attribute: Option<&str>) -> Object {
-        let (heap, heap_refs) = (&mut self.heap, &mut self.heap_refs);
+    fn put_group(&mut self, id: NodeId, links: &[Link]) -> Object {
+        let keras_name = match self.schema.node(id) {
+            Node::Group { name, .. } => name.as_deref(),
+            Node::Tensor(_) => None,
+        };
+        let (attributes, heap, heap_refs) = (self.attributes, &mut self.heap, &mut self.heap_refs);
         group::put(&mut self.out, links, |header| {
-            if let Some(name) = attribute {
+            if let Some(name) = keras_name {
                 heap_refs.push(put_attribute(header, heap, "name", name));
+            }
+            for (name, value) in attributes.of(id) {
+                match value {
+                    Attribute::Text(text) => heap_refs.push(put_attribute(header, heap, name, text)),
+                    Attribute::List(list) => header.list_attribute(name, list),
+                }
             }
         })
     }
@@ -188,7 +205,7 @@ impl<'a> Writer<'a> {
             data.push(Some((begin, len)));
         }
         let own = [OWN_GROUP, STATE_PATH, CHECKSUMS_PATH].map(str::len).iter().sum::<usize>();
-        let paths = self.schema.path_bytes() + own as u64;
+        let paths = self.schema.path_bytes() + self.attributes.list_bytes() + own as u64;
         if paths > max_path_bytes(end) {
             return Err(Error::new(
                 Status::InvalidArgument,
@@ -217,6 +234,6 @@ pub(super) fn too_large() -> Error {
 /// A string attribute; where the address of its heap collection is, and what that is within the heap.
 fn put_attribute(header: &mut Header, heap: &mut GlobalHeap, name: &str, value: &str) -> (usize, u64) {
     let place = heap.insert(value.as_bytes());
-    // Shorter than 4 GiB: the schema bounds names.
+    // Shorter than 4 GiB: the schema bounds names, `Attributes::check` what else there is.
     (header.string_attribute(name, value.len() as u32, place.index.into()), place.offset)
 }

@@ -122,7 +122,7 @@ fn parts<'a>(body: &'a [u8], wanted: &str) -> Result<Option<(&'a [u8], &'a [u8])
 
 impl Heaps {
     /// The first `len` bytes of the object `index` in the collection at `address`.
-    fn get(&mut self, meta: &mut Metadata, address: u64, index: u32, len: u32) -> Result<Vec<u8>> {
+    pub fn get(&mut self, meta: &mut Metadata, address: u64, index: u32, len: u32) -> Result<Vec<u8>> {
         if len == 0 {
             return Ok(Vec::new());
         }

@@ -14,6 +14,8 @@ mod group;
 mod header;
 mod heap;
 mod layout;
+
+mod labels;
 mod metadata;
 mod read;
 mod shared;
@@ -32,6 +34,8 @@ use crate::reader::source::{Source, damaged, reserve};
 use crate::tensor::{MAX_PATH, TensorSpec, max_path_bytes};
 
 pub(super) use self::read::read as decode;
+
+pub(super) use self::labels::Labels;
 pub(super) use self::superblock::find;
 
 /// Where the bytes of a tensor are.
@@ -52,6 +56,8 @@ pub(super) struct Tree {
     pub tensors: Vec<(TensorSpec, Place)>,
     /// The attribute `name` of the groups called `vars`, by what they are in.
     pub names: BTreeMap<String, String>,
+    /// What Keras' legacy format says in attributes.
+    pub labels: Labels,
 }
 
 /// How many times the file's size the tensors may claim that are not in it as they are: deflate's limit.
@@ -77,6 +83,8 @@ pub(super) fn read(source: &Source, origin: u64, only: Option<&str>) -> Result<T
         header: Header::default(),
         groups: HashSet::new(),
         names: BTreeMap::new(),
+        labels: Labels::default(),
+        labelled: only.is_none(),
         extents: Vec::new(),
         paths: 0,
         expanded: 0,
@@ -86,8 +94,8 @@ pub(super) fn read(source: &Source, origin: u64, only: Option<&str>) -> Result<T
     }
     let tensors = walk.run(superblock.root, only)?;
     walk.check_overlap()?;
-    let names = walk.names;
-    Ok(Tree { source: superblock.source, tensors, names })
+    let (names, labels) = (walk.names, walk.labels);
+    Ok(Tree { source: superblock.source, tensors, names, labels })
 }
 
 struct Walk<'a> {
@@ -97,6 +105,9 @@ struct Walk<'a> {
     /// The headers of the groups that were met.
     groups: HashSet<u64>,
     names: BTreeMap<String, String>,
+    labels: Labels,
+    /// Whether the labels are wanted.
+    labelled: bool,
     /// Offset, end and object header of each tensor's bytes.
     extents: Vec<(u64, u64, u64)>,
     /// Bytes of all paths and names.
@@ -138,6 +149,7 @@ impl Walk<'_> {
         self.header.read(&mut self.meta, address).map_err(named)?;
         if group::is_group(&self.header) {
             self.note_name(&path).map_err(named)?;
+            self.note_labels(&path).map_err(named)?;
             let children = self.children(&path, address).map_err(named)?;
             pending.extend(children);
             return Ok(());
@@ -164,6 +176,16 @@ impl Walk<'_> {
             self.check_paths()?;
             self.names.insert(group.to_owned(), name);
         }
+        Ok(())
+    }
+
+    /// Notes what the legacy format says in the group whose header was read last.
+    fn note_labels(&mut self, path: &str) -> Result<()> {
+        if !self.labelled {
+            return Ok(());
+        }
+        let room = max_path_bytes(self.meta.len()).saturating_sub(self.paths);
+        self.paths += self.labels.note(&mut self.meta, &mut self.heaps, &self.header, path, room)?;
         Ok(())
     }
 

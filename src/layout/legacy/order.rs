@@ -1,0 +1,197 @@
+//! The order of the legacy format: which variable of Keras 3 is which weight of a layer, and the way back.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::structure::{Layer, Part, Presence, State, layers};
+use crate::tensor::TensorSpec;
+
+/// The order in which the tensors of a Keras 3 file go into a schema for the legacy format: the layers as the
+/// configuration has them, in each the weights that are trained, then the others; behind the layers all the rest,
+/// as it was. `names` are Keras' names of the groups, and win over the naming by class.
+pub fn order(config: &str, tensors: &[TensorSpec], names: &BTreeMap<String, String>) -> Vec<usize> {
+    let groups = Groups::new(tensors);
+    let mut order = Vec::with_capacity(tensors.len());
+    let mut taken = vec![false; tensors.len()];
+    let by_name: HashMap<&str, &str> =
+        names.iter().filter(|(group, _)| is_layer(group)).map(|(group, name)| (&**name, &**group)).collect();
+    for layer in layers(config).unwrap_or_default() {
+        let group = by_name.get(&*layer.name).copied().unwrap_or(&layer.group);
+        for i in weights(&layer, group, &groups) {
+            if let Some(taken @ false) = taken.get_mut(i) {
+                *taken = true;
+                order.push(i);
+            }
+        }
+    }
+    order.extend((0..tensors.len()).filter(|&i| taken.get(i) == Some(&false)));
+    order
+}
+
+/// Whether it is the group of a layer of the model: `layers/x`.
+fn is_layer(group: &str) -> bool {
+    group.strip_prefix("layers/").is_some_and(|x| !x.contains('/'))
+}
+
+/// The variables of each group: those in `group`/vars, by number.
+struct Groups<'a>(BTreeMap<&'a str, Vec<(u64, usize)>>);
+
+impl<'a> Groups<'a> {
+    fn new(tensors: &'a [TensorSpec]) -> Groups<'a> {
+        let mut groups: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for (i, spec) in tensors.iter().enumerate() {
+            if let Some((group, number)) = variable(&spec.path) {
+                groups.entry(group).or_default().push((number, i));
+            }
+        }
+        for group in groups.values_mut() {
+            group.sort_unstable();
+        }
+        Groups(groups)
+    }
+
+    fn of(&self, group: &str) -> &[(u64, usize)] {
+        self.0.get(group).map_or(&[], Vec::as_slice)
+    }
+
+    /// All variables in the groups below this one, and in it.
+    fn below(&self, group: &str) -> Vec<usize> {
+        let within = |path: &str| {
+            path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let all = self.0.range(group..).take_while(|(path, _)| path.starts_with(group));
+        let all = all.filter(|(path, _)| within(path));
+        all.flat_map(|(_, variables)| variables.iter().map(|(_, i)| *i)).collect()
+    }
+}
+
+/// The group and the number of a variable: `a/b` and 3 for `a/b/vars/3`.
+pub(super) fn variable(path: &str) -> Option<(&str, u64)> {
+    let (vars, number) = path.rsplit_once('/')?;
+    let group = vars.strip_suffix("vars")?;
+    let group = if group.is_empty() { "" } else { group.strip_suffix('/')? };
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    Some((group, number.parse().ok().filter(|_| digits)?))
+}
+
+/// The variables of a layer in the order of the legacy format. What its class does not explain comes last.
+fn weights(layer: &Layer, group: &str, groups: &Groups) -> Vec<usize> {
+    let (mut trained, mut others) = (Vec::new(), Vec::new());
+    for part in &layer.parts {
+        let variables = groups.of(&joined(group, &part.path));
+        let state = match part.state {
+            State::Last(n) => variables.len().saturating_sub(n),
+            State::All => 0,
+        };
+        for (at, (_, i)) in variables.iter().enumerate().skip(part.shared) {
+            let is_trained = layer.frozen || (part.trained && at < state);
+            if is_trained { trained.push(*i) } else { others.push(*i) }
+        }
+    }
+    trained.extend(others);
+    trained.extend(groups.below(group));
+    trained
+}
+
+fn joined(group: &str, below: &str) -> String {
+    if below.is_empty() { group.to_owned() } else { format!("{group}/{below}") }
+}
+
+/// A weight of a layer in Keras 3.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its path.
+    pub path: String,
+    /// Another path at which Keras 3 has it once more.
+    pub copy: Option<String>,
+}
+
+/// The variables of Keras 3 for the weights of a layer, whose names are in the order of the legacy file. Where the
+/// parts of the layer cannot be told, they are numbered as they come.
+pub fn variables(layer: &Layer, names: &[String]) -> Vec<Variable> {
+    let bundles = bundles(names);
+    let parts = assign(layer, &bundles);
+    let mut found: Vec<Option<Variable>> = names.iter().map(|_| None).collect();
+    for (bundle, part) in bundles.iter().zip(parts.iter().flatten()) {
+        for (at, &weight) in bundle.weights.iter().enumerate() {
+            let vars = format!("{}/vars", joined(&layer.group, &part.path));
+            let copy = layer.parts.iter().find(|wrapper| {
+                at < wrapper.shared
+                    && part.path.strip_suffix("layer").map(|p| p.trim_end_matches('/')) == Some(&wrapper.path)
+            });
+            let copy = copy.map(|wrapper| format!("{}/vars/{at}", joined(&layer.group, &wrapper.path)));
+            let path = format!("{vars}/{}", at + part.shared);
+            if let Some(slot) = found.get_mut(weight) {
+                *slot = Some(Variable { path, copy });
+            }
+        }
+    }
+    let numbered = |(i, found): (usize, Option<Variable>)| {
+        found.unwrap_or_else(|| Variable { path: format!("{}/vars/{i}", layer.group), copy: None })
+    };
+    found.into_iter().enumerate().map(numbered).collect()
+}
+
+/// The weights of a layer that are in one scope of names, in the order of the file.
+struct Bundle<'a> {
+    scope: Vec<&'a str>,
+    weights: Vec<usize>,
+}
+
+fn bundles(names: &[String]) -> Vec<Bundle<'_>> {
+    let mut bundles: Vec<Bundle> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for (weight, name) in names.iter().enumerate() {
+        let scope = name.rsplit_once('/').map_or("", |(scope, _)| scope);
+        let place = *places.entry(scope).or_insert_with(|| {
+            bundles.push(Bundle { scope: scope.split('/').collect(), weights: Vec::new() });
+            bundles.len() - 1
+        });
+        if let Some(bundle) = bundles.get_mut(place) {
+            bundle.weights.push(weight);
+        }
+    }
+    bundles
+}
+
+/// The part that each bundle is of; empty where that cannot be told.
+fn assign<'a>(layer: &'a Layer, bundles: &[Bundle]) -> Vec<Option<&'a Part>> {
+    let some: Vec<&Part> = layer.parts.iter().filter(|part| part.weights != Presence::No).collect();
+    let certain = some.len() == 1 || some.iter().all(|part| part.weights == Presence::Yes);
+    if certain && some.len() == bundles.len() {
+        let late = |part: &&Part| !layer.frozen && (!part.trained || part.state == State::All);
+        let (last, first): (Vec<_>, Vec<_>) = some.iter().copied().partition(late);
+        return first.into_iter().chain(last).map(Some).collect();
+    }
+    by_name(&some, bundles).unwrap_or_default()
+}
+
+/// Assigns by the names of the layers, which are in the scopes: the part whose names agree best.
+fn by_name<'a>(parts: &[&'a Part], bundles: &[Bundle]) -> Option<Vec<Option<&'a Part>>> {
+    let mut taken = vec![false; parts.len()];
+    let mut found = Vec::with_capacity(bundles.len());
+    for bundle in bundles {
+        let scores = parts.iter().enumerate().map(|(i, part)| (agreement(&part.names, &bundle.scope), i));
+        let (best, i) = scores.clone().max_by_key(|(score, i)| (*score, usize::MAX - i))?;
+        let ambiguous = scores.filter(|(score, _)| *score == best).count() > 1;
+        let taken = taken.get_mut(i)?;
+        if best == 0 || ambiguous || *taken {
+            return None;
+        }
+        *taken = true;
+        found.push(parts.get(i).copied());
+    }
+    Some(found)
+}
+
+/// How many of the names are in the scope, in its order.
+fn agreement(names: &[String], scope: &[&str]) -> usize {
+    let mut end = scope.len();
+    let mut count = 0;
+    for name in names.iter().rev() {
+        if let Some(at) = scope.iter().take(end).rposition(|part| part == name) {
+            end = at;
+            count += 1;
+        }
+    }
+    count
+}
