@@ -140,7 +140,7 @@ fn finds_damage_or_gives_the_true_data() {
     let header = good.len() - data.iter().map(Vec::len).sum::<usize>();
     let mut r = Random(2);
     let mut tally = Tally::default();
-    for round in 0..4000 {
+    for round in 0..10_000 {
         let mut bytes = good.clone();
         // Half of it in the last part of the header, where the tensors are, and in the data.
         let from = if round % 2 == 0 { 0 } else { header - 3000 };
@@ -160,10 +160,12 @@ fn finds_damage_or_gives_the_true_data() {
                 bytes.splice(at..at, piece);
             }
         }
-        let path = scratch.write("file", &bytes);
+        // A new file each time: ext4 flushes one that is written over.
+        let path = scratch.write(&format!("file-{round}"), &bytes);
         let start = Instant::now();
         judge(&path, &schema, &data, round % 4 < 2, &mut tally);
         assert!(start.elapsed() < Duration::from_secs(1), "round {round}: {:?}", start.elapsed());
+        std::fs::remove_file(path).unwrap();
     }
     println!("{tally:?}");
     assert!(tally.refused > 1000 && tally.found > 50 && tally.whole > 30, "{tally:?}");

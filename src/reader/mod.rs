@@ -285,7 +285,7 @@ fn read(source: &Source, opening: &Opening) -> Result<Content> {
 fn read_index(source: &Source, opening: &Opening) -> Result<Content> {
     let index = Index::read(source)?;
     let found = if index.is_of(".safetensors") {
-        safetensors::read_index(source, index, opening)
+        safetensors::read_index(source, index)
     } else if index.is_of(".h5") || index.files.is_empty() {
         shards::read_index(source, &index, opening)
     } else {

@@ -52,7 +52,8 @@ pub(super) fn likeness(head: [u8; HEAD], len: u64) -> Likeness {
 
 /// Reads a file.
 pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
-    let Part { tensors, own, data } = Part::read(source, opening)?;
+    // What is under a name of our own is no tensor here.
+    let Part { tensors, own, data } = Part::read(source, opening.only.is_none())?;
     let tensors = tensors.listed.into_iter().map(|(spec, begin)| (spec, Spot::here(0, data + begin)));
     let (tensors, spots) = sorted(tensors.collect());
     Ok(Content {
@@ -69,7 +70,7 @@ pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
 }
 
 /// Reads the files of an index. What is in them and not in the index is not listed.
-pub(super) fn read_index(source: &Source, index: Index, opening: &Opening) -> Result<Content> {
+pub(super) fn read_index(source: &Source, index: Index) -> Result<Content> {
     if let Some((name, files)) = index.map.iter().find(|(_, files)| files.len() > 1) {
         return Err(damaged(format!("tensor {}: it is said to be in {} files", quoted(name), files.len())));
     }
@@ -85,7 +86,7 @@ pub(super) fn read_index(source: &Source, index: Index, opening: &Opening) -> Re
     for (i, name) in index.files.iter().enumerate() {
         let part = Index::open(source, name)?;
         let Part { tensors: found, own, data } =
-            Part::read(&part, opening).map_err(|e| e.context(format_args!("its file {}", quoted(name))))?;
+            Part::read(&part, true).map_err(|e| e.context(format_args!("its file {}", quoted(name))))?;
         found.others.iter().for_each(|tensor| {
             meet(tensor, i);
         });
@@ -96,7 +97,7 @@ pub(super) fn read_index(source: &Source, index: Index, opening: &Opening) -> Re
         config = config.or(own.config);
     }
     let absent = missing.iter().zip(&index.map).find_map(|(file, (name, _))| Some(((*file)?, name)));
-    if let (Some((file, tensor)), None) = (absent, opening.only) {
+    if let Some((file, tensor)) = absent {
         let file = index.files.get(file).map_or("", String::as_str);
         return Err(damaged(format!(
             "tensor {} is not in {}, where it should be",
@@ -119,15 +120,15 @@ struct Part {
 }
 
 impl Part {
-    fn read(source: &Source, opening: &Opening) -> Result<Part> {
+    /// Reads a header, and lists its tensors if that is asked for.
+    fn read(source: &Source, list: bool) -> Result<Part> {
         let text = header_text(source)?;
         let data = PREFIX + text.len() as u64;
         let header = Object::parse(&text).map_err(|e| e.context("its header"))?;
         let own = Own::parse(header.get(METADATA_KEY)).map_err(|e| e.context(METADATA_KEY))?;
-        let tensors = match opening.only {
-            None => header::tensors(header, source.len() - data)?,
-            // A group of our own: none of the tensors is in one.
-            Some(_) => Tensors::default(),
+        let tensors = match list {
+            true => header::tensors(header, source.len() - data)?,
+            false => Tensors::default(),
         };
         Ok(Part { tensors, own, data })
     }

@@ -220,11 +220,12 @@ def mutated(rng, good):
 
 
 def test_damaged_headers_are_judged_as_the_package_judges_them(tmp_path):
-    rng, path = np.random.default_rng(0), tmp_path / "x"
+    rng = np.random.default_rng(0)
     good = save({"a": np.arange(3, dtype="float32"), "b/c": np.arange(4, dtype="int8"), "d": np.zeros((), "int64"),
                  "e": np.zeros((2, 0), "uint16")}, {"format": "np", "x": "y"})
     read = 0
-    for _ in range(3000):
+    for i in range(3000):
+        path = tmp_path / str(i)  # a new one each time: ext4 flushes a file that is written over
         path.write_bytes(mutated(rng, good))
         try:
             theirs, refusal = tensors_of(path), None
