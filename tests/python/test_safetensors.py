@@ -77,6 +77,19 @@ def test_the_package_reads_what_we_write(tmp_path):
         assert json.loads(f.metadata()["libckpt.state"])["save"] == 0
 
 
+def test_the_metadata_is_the_callers_and_ours(tmp_path):
+    path, given = tmp_path / "x.safetensors", {"format": "pt", "größe": "\"✓\"\n\\", "": ""}
+    config = json.dumps({"module": "keras", "class_name": "Sequential", "config": {"name": "\"é\""}})
+    lib.save(path, {"x": np.arange(3.0)}, config=config, metadata=given)
+    with safetensors.safe_open(path, "numpy") as f:
+        found = f.metadata()
+    assert found.pop("libckpt.config") == config
+    assert {key: value for key, value in found.items() if not key.startswith("libckpt.")} == given
+    with pytest.raises(Failure, match="metadata 'libckpt.state'") as failure:
+        lib.model({}, metadata={"libckpt.state": "mine"})
+    assert failure.value.status == "CKPT_E_INVALID_ARGUMENT"
+
+
 def test_the_data_is_what_the_package_would_write(tmp_path):
     path, tensors = tmp_path / "x.safetensors", every_dtype()
     lib.save(path, tensors)
