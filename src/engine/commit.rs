@@ -86,19 +86,17 @@ pub fn save(
     let mut made = MadeDirs::new(storage);
     let (mut file, mut companions) = files::create_all(storage, &path, layout, &mut made, old)?;
     let all = || companions.iter().chain([&file]);
-    let bytes = all().map(|file| file.part(layout, 0).0.size()).sum();
+    let bytes = all().map(|file| file.layout(layout).size()).sum();
     for file in all() {
-        file.reserve(file.part(layout, 0).0.size())?;
+        file.reserve(layout)?;
     }
     let mut crcs = vec![0; buffers.len()];
     for file in all() {
-        let (part, tensors) = file.part(layout, buffers.len());
-        let found = file.write_tensors(part, &buffers[tensors.clone()], options.threads)?;
-        crcs[tensors].copy_from_slice(&found);
+        file.write_tensors(layout, buffers, options.threads, &mut crcs)?;
     }
     layout.seal(&crcs, stamp)?;
     for file in all() {
-        file.write_literals(file.part(layout, 0).0, old.map(|old| old.mode))?;
+        file.write_literals(layout, old.map(|old| old.mode))?;
     }
     let written = Instant::now();
 
@@ -124,15 +122,16 @@ pub fn save(
     let real = |path: &Path| path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name));
     let made_dirs = made.dirs().iter().filter_map(|dir| retry(|| storage.real_path(dir)).ok()).collect();
     file.place()?;
-    let companions = placed.keep().iter().map(|(path, id)| (real(path), *id)).collect();
+    let beside = placed.keep().iter().map(|(path, id)| (real(path), *id)).collect();
     made.keep();
     sync_dir().map_err(|e| {
         let stands = format!("'{}' is written and stands, but a loss of power may undo it", path.display());
         e.context(stands)
     })?;
+    // While the locks of the new companions are held.
     remove_superseded(storage, &path, id, layout);
     Ok(WriteStats {
-        file: Written { path: real(&path), id, companions, made_dirs },
+        file: Written { path: real(&path), id, companions: beside, made_dirs },
         bytes,
         write_secs: (written - start).as_secs_f64(),
         sync_secs: written.elapsed().as_secs_f64(),

@@ -119,33 +119,53 @@ fn open_at_once(count: usize) -> String {
 }
 
 impl NewFile<'_> {
-    /// What is in it, where `layout` is that of the save, and the tensors of `layout` that it holds.
-    pub fn part<'l>(&self, layout: &'l Layout, tensors: usize) -> (&'l Layout, Range<usize>) {
+    /// Its own layout, where `whole` is that of the save.
+    pub fn layout<'l>(&self, whole: &'l Layout) -> &'l Layout {
         match self.role {
-            Role::Companion(i) => (layout.companions()[i].layout(), layout.companions()[i].tensors()),
-            Role::Itself if layout.companions().is_empty() => (layout, 0..tensors),
-            Role::Itself => (layout, 0..0),
+            Role::Companion(i) => whole.companions()[i].layout(),
+            Role::Itself => whole,
+        }
+    }
+
+    /// Those of `count` tensors that it can hold.
+    fn tensors(&self, whole: &Layout, count: usize) -> Range<usize> {
+        match self.role {
+            Role::Companion(i) => whole.companions()[i].tensors(),
+            Role::Itself if whole.companions().is_empty() => 0..count,
+            Role::Itself => 0..0,
         }
     }
 
     /// Whether it is left out where a file has its name.
-    fn yields(&self, layout: &Layout) -> bool {
-        matches!(self.role, Role::Companion(i) if layout.companions()[i].yields())
+    fn yields(&self, whole: &Layout) -> bool {
+        matches!(self.role, Role::Companion(i) if whole.companions()[i].yields())
     }
 
     /// Reserves the space for it.
-    pub fn reserve(&self, size: u64) -> Result<()> {
+    pub fn reserve(&self, whole: &Layout) -> Result<()> {
+        let size = self.layout(whole).size();
         retry(|| self.temp.handle().preallocate(size)).map_err(|e| self.failed("reserve the space for", &e))
     }
 
-    /// Writes the tensors; returns the CRC-32 of each.
-    pub fn write_tensors(&self, layout: &Layout, buffers: &[Buffer], threads: u32) -> Result<Vec<u32>> {
-        write::tensors(self.temp.handle(), layout, buffers, threads).map_err(|e| self.failed("write", &e))
+    /// Writes the tensors that it holds of all that are in `buffers`, and notes the CRC-32 of each.
+    pub fn write_tensors(
+        &self,
+        whole: &Layout,
+        buffers: &[Buffer],
+        threads: u32,
+        crcs: &mut [u32],
+    ) -> Result<()> {
+        let tensors = self.tensors(whole, buffers.len());
+        let found =
+            write::tensors(self.temp.handle(), self.layout(whole), &buffers[tensors.clone()], threads)
+                .map_err(|e| self.failed("write", &e))?;
+        crcs[tensors].copy_from_slice(&found);
+        Ok(())
     }
 
     /// Writes the literals, and gives it the permissions that it is to have.
-    pub fn write_literals(&self, layout: &Layout, mode: Option<u32>) -> Result<()> {
-        write::literals(self.temp.handle(), layout).map_err(|e| self.failed("write", &e))?;
+    pub fn write_literals(&self, whole: &Layout, mode: Option<u32>) -> Result<()> {
+        write::literals(self.temp.handle(), self.layout(whole)).map_err(|e| self.failed("write", &e))?;
         if let Some(mode) = mode {
             // An error leaves it to no more people than the old one was: no reason to lose the save.
             let _ = retry(|| self.temp.handle().set_mode(mode));

@@ -23,8 +23,10 @@ pub fn remove(storage: &dyn Storage, file: &Written) -> Result<bool> {
         // So that no loss of power brings the file back without them; where that cannot be, they go all the same.
         let _ = retry(|| storage.sync_dir(parent(&file.path)));
     }
+    // All that can go: an error at one keeps none of the others.
     let removed = file.companions.iter().map(|(path, id)| remove_file(storage, path, *id));
-    removed.fold(Ok(true), |all, one| all.and(one.and(Ok(true))))
+    let removed: Vec<Result<bool>> = removed.collect();
+    removed.into_iter().collect::<Result<Vec<bool>>>().map(|_| true)
 }
 
 /// Whether it still is that file.

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
 use crate::error::{Error, Result, Status};
+use crate::layout::MAX_SHARDS;
 
 /// The first byte of an index.
 pub(super) const MAGIC: u8 = b'{';
@@ -18,7 +19,7 @@ pub(super) const MAGIC: u8 = b'{';
 pub(super) const MAX_JSON: u64 = 100_000_000;
 
 /// The most files of a checkpoint: each is held open.
-const MAX_FILES: usize = 10_000;
+const MAX_FILES: usize = MAX_SHARDS;
 
 /// What an index says.
 #[derive(Debug)]

@@ -17,17 +17,21 @@ import numpy as np
 import pytest
 from keras import layers
 
+import models
 from capi import Failure, Lib
-from test_keras import MODELS, as_h5, assert_same, build, randomize, values
+from hdf5 import assert_same, contents
 
 lib = Lib()
+
+MODELS = ["dense", "bidirectional", "nested", "low_precision", "containers"]  # test_models.py has all, in one shard
 
 GENERATION = re.compile(r"_([0-9a-f]{16})_\d{5,}\.weights\.h5$")
 
 
-def tensors_of(model, tmp_path):
-    model.save_weights(tmp_path / "reference.weights.h5")
-    return as_h5(tmp_path / "reference.weights.h5")
+def build(name):
+    model = models.build(name)
+    models.randomize(model, 2)
+    return model
 
 
 def save(path, tensors, names=(), most=2**40, session=None):
@@ -53,23 +57,23 @@ def generations(path):
 
 
 @pytest.mark.parametrize("most", [1, 300, 2**40])
-@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
-def test_keras_loads_what_we_write(make, most, tmp_path):
-    model = build(make)
-    tensors, names = tensors_of(model, tmp_path)
+@pytest.mark.parametrize("name", MODELS)
+def test_keras_loads_what_we_write(name, most, tmp_path):
+    model = build(name)
+    tensors, names = models.saved(model)
     path = tmp_path / "m.weights.json"
     save(path, tensors, names, most)
     assert_same(lib.read(path), tensors)
-    expected = values(model)
-    randomize(model, 3)
+    expected = models.values(model)
+    models.randomize(model, 3)
     model.load_weights(path)
-    assert_same(values(model), expected)
+    assert_same(models.values(model), expected)
 
 
-@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
-def test_we_read_what_keras_writes(make, tmp_path):
-    model = build(make)
-    tensors, _ = tensors_of(model, tmp_path)
+@pytest.mark.parametrize("name", MODELS)
+def test_we_read_what_keras_writes(name, tmp_path):
+    model = build(name)
+    tensors, _ = models.saved(model)
     largest = max(a.nbytes for a in tensors.values())
     for most in [largest, 4 * largest, 2**30]:
         path = tmp_path / f"m{most}.weights.json"
@@ -78,8 +82,8 @@ def test_we_read_what_keras_writes(make, tmp_path):
 
 
 def test_the_index_is_as_keras_writes_it(tmp_path):
-    model = build(MODELS[0])
-    tensors, names = tensors_of(model, tmp_path)
+    model = build("dense")
+    tensors, names = models.saved(model)
     ours, theirs = tmp_path / "ours.weights.json", tmp_path / "theirs.weights.json"
     save(ours, tensors, names, 100)
     model.save_weights(theirs, max_shard_size=1)
@@ -94,15 +98,15 @@ def test_the_index_is_as_keras_writes_it(tmp_path):
 
 def test_every_shard_is_a_file_of_its_own(tmp_path):
     """Named groups, those without variables too, and a checksum for each tensor: as docs/formats.md says."""
-    model = build(MODELS[0])
-    tensors, names = tensors_of(model, tmp_path)
+    model = build("dense")
+    tensors, names = models.saved(model)
     path = tmp_path / "m.weights.json"
     save(path, tensors, names, 100)
     shards = sorted({name for files in weight_map(path).values() for name in files})
     assert len(shards) > 3
     found, found_names = {}, {}
     for shard in shards:
-        part, part_names = as_h5(tmp_path / shard)
+        part, part_names = contents(tmp_path / shard)
         assert sum(a.nbytes for a in part.values()) <= 100 or len(part) == 1
         assert not part.keys() & found.keys()
         found |= part
@@ -131,37 +135,37 @@ def test_one_generation_stands_however_often_a_path_is_saved_to(tmp_path):
 
 
 def test_keras_and_we_save_over_each_other(tmp_path):
-    model = build(MODELS[0])
+    model = build("dense")
     path = tmp_path / "m.weights.json"
     for seed in range(4):
-        randomize(model, seed)
-        tensors, names = tensors_of(model, tmp_path)
-        expected = values(model)
+        models.randomize(model, seed)
+        tensors, names = models.saved(model)
+        expected = models.values(model)
         if seed % 2:
             save(path, tensors, names, 100)
         else:
             model.save_weights(path, max_shard_size=300 / 2**30)
         assert_same(lib.read(path), tensors)
-        randomize(model, 9)
+        models.randomize(model, 9)
         model.load_weights(path)
-        assert_same(values(model), expected)
+        assert_same(models.values(model), expected)
     # Its shards stay: only it can tell whether they are of use.
     assert (tmp_path / "m_00001.weights.h5").exists()
     assert len(generations(path)) == 1
 
 
 def test_a_model_is_saved_without_a_session(tmp_path):
-    model = build(MODELS[0])
-    tensors, names = tensors_of(model, tmp_path)
-    expected = values(model)
+    model = build("dense")
+    tensors, names = models.saved(model)
+    expected = models.values(model)
     path = tmp_path / "größe.b.weights.json"
     lib.save(path, tensors, names)
     assert_same(lib.read(path), tensors)
     assert {name for files in weight_map(path).values() for name in files} == {
         f"größe.b_{generations(path).pop()}_00000.weights.h5"}
-    randomize(model, 9)
+    models.randomize(model, 9)
     model.load_weights(path)
-    assert_same(values(model), expected)
+    assert_same(models.values(model), expected)
 
 
 def test_too_many_files_are_a_clear_error(tmp_path):
