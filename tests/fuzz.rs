@@ -1,6 +1,11 @@
 //! The fuzz targets of tests/fuzz, on seeded mutations of good files: an error or the true data, never a signal, a
 //! hang, or memory above twice the file plus the tensors. tests/fuzz_support says how to run more of them.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a run was, and which case it was that failed"
+)]
 
 mod fuzz_support;
 mod layout_support;
