@@ -348,3 +348,76 @@ fn deep_json_is_bounded() {
         assert_eq!(save_counter(&found), (depth == 100).then_some(3));
     }
 }
+
+/// Indexes of files that are too many, too deep, or elsewhere.
+#[test]
+fn index_bombs_are_refused() {
+    let index = |map: &str| refusal(format!(r#"{{"metadata": {{}}, "weight_map": {{{map}}}}}"#).as_bytes());
+    // Ten million shards, as one list and as groups of their own.
+    let list = format!(r#""/x/vars": ["a.h5"{}]"#, r#","a.h5""#.repeat(10_000_000));
+    assert!(index(&list).contains("more than 10000 files"));
+    let groups: String = (0..200_000).map(|i| format!(r#""/{i}/vars":["{i}.h5"],"#)).collect();
+    assert!(index(groups.trim_end_matches(',')).contains("more than 10000 files"));
+    let large = [&b"{"[..], &vec![b' '; 100_000_001]].concat();
+    assert!(refusal(&large).contains("which no checkpoint needs"));
+    // Ten thousand levels, in the map, in the metadata, as the whole.
+    let deep = "[".repeat(10_000);
+    assert!(index(&format!(r#""/x/vars": {deep}"#)).contains("levels deep"));
+    assert!(refusal(format!(r#"{{"metadata": {deep}"#).as_bytes()).contains("levels deep"));
+    assert!(refusal(r#"{"":"#.repeat(10_000).as_bytes()).contains("levels deep"));
+    for name in ["../model.h5", "/etc/model.h5", "a/../model.h5", "", "..", "nul\\u0000.h5"] {
+        assert!(index(&format!(r#""/x/vars": ["{name}"]"#)).contains("plain name"), "{name}");
+    }
+    assert!(index(r#""/x/vars": ["model.json"]"#).contains("neither .h5 nor .safetensors"));
+    assert!(index(r#""/x/vars": ["missing.h5"]"#).contains("not beside it"));
+}
+
+/// An index whose file is itself, an index, or a directory.
+#[test]
+fn an_index_names_files_of_tensors() {
+    let scratch = Scratch::new("hostile-index");
+    for ending in ["h5", "safetensors"] {
+        let index = format!(r#"{{"weight_map": {{"x": "model.{ending}"}}}}"#);
+        let path = scratch.write(&format!("model.{ending}"), index.as_bytes());
+        attack_path(&path, index.len() as u64, 0).unwrap_err();
+    }
+}
+
+/// Headers of `.safetensors` files that claim too much, or have more in them than they say.
+#[test]
+fn safetensors_bombs_are_refused() {
+    let file = |len: u64, header: &str| [&len.to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+    for len in [1 << 63, u64::MAX, u64::MAX - 8, 1 << 40, 100_000_001] {
+        let why = refusal(&file(len, "{}"));
+        assert!(why.contains("reaches beyond its end"), "{why}");
+    }
+    let header = |header: &str| refusal(&file(header.len() as u64, header));
+    assert!(header(&r#"{"a":"#.repeat(10_000)).contains("levels deep"));
+    let x = |shape: &str, offsets: &str| {
+        header(&format!(r#"{{"x":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#))
+    };
+    assert!(x("[4611686018427387904]", "[0,8]").contains("larger than any file"));
+    assert!(x("[4294967296,4294967296,0,4294967296]", "[0,8]").contains("needs 0 bytes"));
+    assert!(x("[1073741824]", "[0,4294967296]").contains("beyond the end"));
+    assert!(x("[2]", "[18446744073709551608,18446744073709551616]").contains("a begin and an end"));
+    let list = format!("[{}]", "1,".repeat(1_000_000) + "1");
+    assert!(x(&list, "[0,8]").contains("dimensions"));
+}
+
+/// JSON that is nothing but small entries takes the most memory for its size.
+#[test]
+fn json_of_small_entries_is_bounded() {
+    let entries: Vec<_> = (0..300_000).map(|i| format!(r#""{i}":"""#)).collect();
+    let map = entries.join(",");
+    let header = format!(r#"{{"__metadata__":{{{map}}}}}"#);
+    let safetensors = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    let index = format!(r#"{{"metadata":{{{map}}},"weight_map":{{}}}}"#);
+    let tensors: Vec<_> = (0..100_000)
+        .map(|i| format!(r#""{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#))
+        .collect();
+    let header = format!(r#"{{{}}}"#, tensors.join(","));
+    let many = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    for bytes in [&safetensors[..], index.as_bytes(), &many] {
+        attack(bytes).unwrap();
+    }
+}

@@ -160,12 +160,17 @@ impl Image {
 /// Memory that a reader has for itself, whatever the file.
 pub const ROOM: u64 = 4 << 20;
 
+/// And that much more for each byte of JSON, all of it entries of a few bytes.
+pub const JSON: u64 = 8;
+
 /// Opens a file, reads and verifies all that is in it; says what became of it. That must take less than a second
 /// of computing, and no more memory than twice the file and what the tensors have.
 #[track_caller]
 pub fn attack(bytes: &[u8]) -> Result<Found, String> {
     let scratch = Scratch::new("hostile");
-    attack_path(&scratch.write("file", bytes), bytes.len() as u64, 0)
+    let is_json = bytes.starts_with(b"{") || bytes.get(8) == Some(&b'{');
+    let more = if is_json { JSON * bytes.len() as u64 } else { 0 };
+    attack_path(&scratch.write("file", bytes), bytes.len() as u64, more)
 }
 
 /// What was read.
