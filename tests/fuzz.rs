@@ -1,6 +1,11 @@
 //! The fuzz targets of tests/fuzz, on seeded mutations of good files: an error or the true data, never a signal, a
 //! hang, or memory above twice the file plus the tensors. tests/fuzz_support says how to run more of them.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a run was, and which case it was that failed"
+)]
 
 mod fuzz_support;
 mod layout_support;
@@ -9,69 +14,30 @@ mod mutation;
 #[path = "fuzz/src/lib.rs"]
 mod targets;
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use ckpt::layout::{Assets, Format, Options, Schema, plan};
+use ckpt::layout::Format;
 use ckpt::reader::Reader;
-use ckpt::tensor::{Dtype, TensorSpec};
-use fuzz_support::Run;
-use layout_support::{Random, data, materialize};
+use ckpt::tensor::TensorSpec;
+use fuzz_support::{CONFIG, Ours, Run, STATE, Truth};
+use layout_support::Random;
 use meter::Memory;
 use mutation::{Change, Seed, mutate, mutate_json, mutate_template};
-
-const STATE: &[u8] = br#"{"libckpt": "0.1.0", "save": 7, "epoch": 3, "metrics": {"loss": 0.25}}"#;
-const CONFIG: &str =
-    r#"{"module": "keras", "class_name": "Sequential", "config": {"layers": [1, 2.5, null]}}"#;
 
 /// Memory that a reader has for itself whatever the file: buffers.
 const ROOM: u64 = 1 << 20;
 
-/// The files of a target's corpus, which others wrote.
+/// The files of a target's corpus, which others wrote; none where it has none.
 fn corpus(target: &str) -> Vec<Seed> {
     let dir = format!("{}/tests/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-    let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let Ok(entries) = std::fs::read_dir(dir) else { return vec![] };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let seed = |path: &std::path::PathBuf| {
         Seed::new(&path.file_name().unwrap().to_string_lossy(), std::fs::read(path).unwrap())
     };
     paths.iter().map(seed).collect()
-}
-
-/// What is in a file of ours.
-struct Truth {
-    tensors: HashMap<String, (TensorSpec, Vec<u8>)>,
-    has_config: bool,
-    /// Where the data of the tensors begins, behind all metadata.
-    data_at: usize,
-}
-
-/// A file of ours with tensors of every dtype, in small groups and in a large one.
-fn ours(format: Format) -> (Seed, Truth) {
-    let mut schema = Schema::new();
-    for (i, dtype) in Dtype::ALL.into_iter().enumerate() {
-        schema.add(&format!("layers/dense_{}/vars/{}", i / 3, i % 3), dtype, &[3, i as u64]).unwrap();
-        schema.add(&format!("many/{i}"), dtype, &[]).unwrap();
-    }
-    schema.set_name("layers/dense_1", "größe").unwrap();
-    let data = data(&schema, &mut Random(1));
-    let has_config = format == Format::Keras;
-    let mut assets = Assets::new();
-    assets.set("vocabulary.txt", b"one\ntwo\nthree\n").unwrap();
-    let options = Options {
-        config: has_config.then_some(CONFIG),
-        assets: &assets,
-        state_capacity: 100,
-        ..Options::default()
-    };
-    let mut layout = plan(&schema, format, &options).unwrap();
-    let bytes = materialize(&mut layout, &data, STATE);
-    let tensor = |extent: &&ckpt::layout::Extent| matches!(extent.source, ckpt::layout::Source::Tensor(_));
-    let data_at = layout.extents().iter().find(tensor).unwrap().offset as usize;
-    let specs = schema.tensors().iter().zip(data);
-    let tensors = specs.map(|(spec, bytes)| (spec.path.clone(), (spec.clone(), bytes))).collect();
-    (Seed::new("ours", bytes), Truth { tensors, has_config, data_at })
 }
 
 /// Looks on while a changed file is read, and holds what it gives against the truth.
@@ -103,8 +69,7 @@ impl targets::Watch for Judge<'_> {
 
     fn texts(&mut self, config: Option<&str>, state: Option<&[u8]>) {
         if let Some(truth) = self.truth {
-            let config_is_true =
-                !self.texts || config.is_none_or(|found| truth.has_config && found == CONFIG);
+            let config_is_true = !self.texts || config.is_none_or(|found| truth.config == Some(found));
             assert!(config_is_true && state.is_none_or(|found| found == STATE), "{config:?} {state:?}");
         }
     }
@@ -125,40 +90,54 @@ impl Judge<'_> {
     }
 }
 
-/// Whether the checksums for the tensors must find the change: one number is wrong; or only data is, however much.
-fn is_covered(change: &Change, truth: &Truth) -> bool {
-    let only_data = !change.moved && change.runs.iter().all(|run| run.start >= truth.data_at);
+/// Whether the checksums for the tensors must find the change of a file: one number is wrong; or only data is, which
+/// begins at `data_at`, however much of it.
+fn is_covered(change: &Change, data_at: usize) -> bool {
+    let only_data = !change.moved && change.runs.iter().all(|run| run.start >= data_at);
     change.is_single() || (only_data && !change.repaired)
 }
 
-/// Files of a format, changed, through our own parsers.
-fn checkpoints(target: &'static str, format: Format) -> Tally {
-    let (own, truth) = ours(format);
-    let mut seeds = corpus(target);
-    seeds.insert(0, own);
+/// Checkpoints of a format, changed, through our own parsers: ours, and those of the target's corpus.
+fn checkpoints(target: &'static str, format: Format) {
+    let Ours { files, truth } = Ours::new(format);
+    let own = files.len();
     let run = Run::of(target, 1);
+    for (name, bytes) in &files {
+        run.put(name, bytes);
+    }
+    let path = run.join(&files[0].0);
+    let mut seeds: Vec<_> = files.into_iter().map(|(name, bytes)| Seed::new(&name, bytes)).collect();
+    seeds.extend(corpus(target));
+    let sizes: u64 = seeds[..own].iter().map(|seed| seed.bytes.len() as u64).sum();
     let mut tally = Tally::default();
     run.each(|_, r| {
-        let place = if r.below(3) == 0 { 0 } else { r.below(seeds.len()) };
+        let others = seeds.len() - own;
+        let place = if others == 0 || r.below(3) == 0 { r.below(own) } else { own + r.below(others) };
         let (bytes, change) = mutate(&seeds[place], &seeds, r);
-        let path = run.place(&bytes);
+        let changed = run.place(&bytes);
+        let of_ours = place < own;
+        if of_ours {
+            run.put(&seeds[place].name, &bytes);
+        }
         let mut judge = Judge {
-            file: bytes.len() as u64,
+            file: bytes.len() as u64 + if of_ours { sizes } else { 0 },
             memory: Memory::start(),
             tensors: 0,
-            truth: (place == 0 && is_covered(&change, &truth)).then_some(&truth),
+            truth: (of_ours && is_covered(&change, truth.data_at[place])).then_some(&truth),
             texts: change.is_single(),
             tally: &mut tally,
         };
-        targets::checkpoint(&path, false, &mut judge);
+        targets::checkpoint(if of_ours { &path } else { &changed }, false, &mut judge);
         judge.check_memory("read");
+        if of_ours {
+            run.put(&seeds[place].name, &seeds[place].bytes);
+        }
     });
     println!("{target}: {tally:?}");
     // A case alone may be refused.
     if run.cases.end - run.cases.start >= 1000 {
         assert!(tally.opened > 100 && tally.true_ones > 100, "{tally:?}");
     }
-    tally
 }
 
 #[test]
@@ -171,12 +150,20 @@ fn keras() {
     checkpoints("keras", Format::Keras);
 }
 
+#[test]
+fn safetensors() {
+    checkpoints("safetensors", Format::Safetensors);
+}
+
+#[test]
+fn shards() {
+    checkpoints("shards", Format::Shards);
+}
+
 /// Texts of a corpus and of `more`, changed.
 fn texts(target: &'static str, more: &[&str], change: fn(&mut Vec<u8>, &mut Random), test: fn(&[u8])) {
     let mut seeds: Vec<Vec<u8>> = more.iter().map(|text| text.as_bytes().to_vec()).collect();
-    if target == "config" {
-        seeds.extend(corpus(target).into_iter().map(|seed| seed.bytes));
-    }
+    seeds.extend(corpus(target).into_iter().map(|seed| seed.bytes));
     let run = Run::of(target, 1);
     run.each(|_, r| {
         let mut text = seeds[r.below(seeds.len())].clone();

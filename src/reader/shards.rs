@@ -107,11 +107,13 @@ impl Metadata {
         };
         let own = object.get(weights::OWN_GROUP).map(state).transpose();
         let own = own.map_err(|e| e.context(format_args!("the training state, \"{}\"", weights::OWN_GROUP)));
-        let rest: BTreeMap<_, _> =
-            object.into_entries().filter(|(key, _)| key != weights::OWN_GROUP).collect();
-        let rest: Vec<_> =
-            rest.iter().map(|(key, value)| format!("{}: {value}", serde_json::json!(key))).collect();
-        Metadata { own, rest: (!rest.is_empty()).then(|| format!("{{{}}}", rest.join(", "))) }
+        let mut rest = String::new();
+        for (key, value) in object.into_entries().filter(|(key, _)| key != weights::OWN_GROUP) {
+            rest.push(if rest.is_empty() { '{' } else { ',' });
+            rest.extend([&json::string(&key), ":", value]);
+        }
+        let rest = (!rest.is_empty()).then(|| rest + "}");
+        Metadata { own, rest }
     }
 }
 

@@ -3,6 +3,8 @@
 //! `CKPT_FUZZ_COUNT` is the number of cases of each target, `CKPT_FUZZ_SECONDS` makes it the time instead,
 //! `CKPT_FUZZ_SEED` makes other cases, and `CKPT_FUZZ_CASE` runs one case alone.
 
+mod ours;
+
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -11,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+pub use ours::{CONFIG, Ours, STATE, Truth};
 
 use crate::layout_support::{Random, Scratch};
 use crate::meter::thread_time;
@@ -65,9 +69,18 @@ impl Run {
         self.scratch.join(self.target)
     }
 
-    /// Writes it, over that of the case before: some file systems flush a file that is emptied first.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    /// Writes the file of a case.
     pub fn place(&self, bytes: &[u8]) -> PathBuf {
-        let path = self.file();
+        self.put(self.target, bytes)
+    }
+
+    /// Writes a file over what was there: some file systems flush one that is emptied first.
+    pub fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.join(name);
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).unwrap();
         file.write_all_at(bytes, 0).unwrap();
         file.set_len(bytes.len() as u64).unwrap();

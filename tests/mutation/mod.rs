@@ -19,13 +19,15 @@ pub struct Seed {
     sums: Vec<Range<usize>>,
     /// Where the records of a zip archive begin.
     records: Vec<usize>,
+    /// The JSON: all of an index, the header of a `.safetensors` file.
+    json: Option<Range<usize>>,
 }
 
 impl Seed {
     pub fn new(name: &str, bytes: Vec<u8>) -> Seed {
         let is_zip = bytes.starts_with(b"PK");
         let records = if is_zip { zip::records(&bytes) } else { vec![] };
-        Seed { name: name.into(), sums: hdf5::sums(&bytes), records, bytes }
+        Seed { name: name.into(), sums: hdf5::sums(&bytes), records, json: text::json(&bytes), bytes }
     }
 }
 
@@ -64,6 +66,10 @@ pub fn mutate(seed: &Seed, others: &[Seed], r: &mut Random) -> (Vec<u8>, Change)
         3 => resize(&mut bytes, others, r, &mut change),
         4 => {
             move_block(&mut bytes, r);
+            change.moved = true;
+        }
+        5..10 if seed.json.is_some() => {
+            text::mutate_part(&mut bytes, seed.json.clone().unwrap_or_default(), r);
             change.moved = true;
         }
         _ => {

@@ -1,6 +1,8 @@
 //! Texts: JSON, and the templates of paths.
 
-use super::{Random, interesting};
+use std::ops::Range;
+
+use super::{Random, interesting, number};
 
 const JSON: [&str; 34] = [
     "{",
@@ -82,6 +84,29 @@ const TEMPLATE: [&str; 40] = [
     "..",
 ];
 
+/// Bytes before the header of a `.safetensors` file: its length.
+const PREFIX: usize = 8;
+
+/// Where the JSON of a file is: all of it, or the header of a `.safetensors` file.
+pub fn json(bytes: &[u8]) -> Option<Range<usize>> {
+    if bytes.starts_with(b"{") {
+        return Some(0..bytes.len());
+    }
+    let end = PREFIX.checked_add(number(bytes, 0, PREFIX) as usize).filter(|end| *end <= bytes.len())?;
+    bytes[PREFIX..end].starts_with(b"{").then_some(PREFIX..end)
+}
+
+/// Changes the JSON of a file, and mostly the length before it too.
+pub fn mutate_part(bytes: &mut Vec<u8>, part: Range<usize>, r: &mut Random) {
+    let mut json = bytes[part.clone()].to_vec();
+    mutate_json(&mut json, r);
+    let len = json.len() as u64;
+    bytes.splice(part.clone(), json);
+    if part.start == PREFIX && r.below(8) > 0 {
+        bytes[..PREFIX].copy_from_slice(&len.to_le_bytes());
+    }
+}
+
 /// Changes a JSON text in its pieces.
 pub fn mutate_json(text: &mut Vec<u8>, r: &mut Random) {
     mutate(text, &JSON, r);
@@ -128,7 +153,7 @@ fn mutate(text: &mut Vec<u8>, tokens: &[&str], r: &mut Random) {
 }
 
 /// The next number from `at` on.
-fn number_near(text: &[u8], at: usize) -> Option<(std::ops::Range<usize>, u64)> {
+fn number_near(text: &[u8], at: usize) -> Option<(Range<usize>, u64)> {
     let start = at + text[at..].iter().position(u8::is_ascii_digit)?;
     let len = text[start..].iter().take_while(|b| b.is_ascii_digit()).count();
     let number = std::str::from_utf8(&text[start..start + len]).ok()?.parse().ok()?;

@@ -8,8 +8,10 @@ use crate::layout_support::Random;
 const LOCAL: &[u8] = b"PK\x03\x04";
 const ENTRY: &[u8] = b"PK\x01\x02";
 
-/// The fields of each record: offset and width.
-const RECORDS: [(&[u8], &[(usize, usize)]); 5] = [
+/// The offset of a field in its record, and its width.
+type Field = (usize, usize);
+
+const RECORDS: [(&[u8], &[Field]); 5] = [
     (LOCAL, &[(6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 1), (34, 8)]),
     (
         ENTRY,

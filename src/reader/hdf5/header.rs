@@ -27,8 +27,8 @@ pub(super) mod kind {
     pub const CACHE_IMAGE: u16 = 0x18;
 }
 
-/// More chunks than the edits of a lifetime make.
-const MAX_CHUNKS: usize = 1 << 16;
+/// More messages than an old header can count, and than a new one needs.
+const MAX_MESSAGES: usize = 1 << 16;
 
 /// A message of an object header.
 pub(super) struct Message<'a> {
@@ -136,8 +136,12 @@ impl Header {
 
     /// Appends a chunk; returns where it begins in `bytes`.
     fn append(&mut self, meta: &mut Metadata, address: u64, len: u64) -> Result<usize> {
-        let start = self.bytes.len();
+        let (start, most) = (self.bytes.len(), meta.len());
         let chunk = meta.get(address, len)?;
+        // A file of this size has no more chunks that share no bytes.
+        if (start as u64).saturating_add(len) > most {
+            return Err(damaged("an object header goes on without end"));
+        }
         reserve(&mut self.bytes, chunk.len())?;
         self.bytes.extend_from_slice(chunk);
         Ok(start)
@@ -165,10 +169,10 @@ impl Header {
             if kind == kind::CONTINUATION {
                 let mut c = Cursor::new(body);
                 self.chunks.push((c.u64()?, c.u64()?));
-                if self.chunks.len() > MAX_CHUNKS {
-                    return Err(damaged("an object header goes on without end"));
-                }
             } else if kind != 0 {
+                if self.entries.len() >= MAX_MESSAGES {
+                    return Err(damaged("an object header has more messages than are possible"));
+                }
                 self.entries.push(Entry {
                     kind,
                     shared: flags & 2 != 0,
