@@ -251,6 +251,47 @@ def frozen():
     return model
 
 
+@keras.saving.register_keras_serializable("ckpt_tests")
+class Subclassed(keras.Model):
+    """A model whose layers are its attributes, and which has a weight of its own."""
+
+    specs = keras.KerasTensor((None, 4)), keras.KerasTensor((None, 2))
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Dense(4)
+        self.blocks = [layers.Dense(4, "relu"), layers.LayerNormalization(), layers.Dense(4)]
+        self._last = layers.Dense(2)
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(4,), name="scale")
+        for layer in [self.first, *self.blocks, self._last]:
+            layer.build((None, 4))
+
+    def call(self, x):
+        x = self.first(x)
+        for layer in self.blocks:
+            x = layer(x)
+        return self._last(x * self.scale)
+
+
+@model()
+def subclassed():
+    model = Subclassed()
+    model.build((None, 4))
+    return model
+
+
+@model()
+def quantized():
+    """Kernels of int8 with their scales, which are not trained; the rest is."""
+    x = keras.Input((8,))
+    inner = keras.Model(x, layers.Dense(4)(layers.Dense(6, "relu")(x)))
+    inner.quantize("int8")
+    x = keras.Input((8,))
+    return keras.Model(x, layers.Dense(2)(inner(x)))
+
+
 class policy:
     """The dtype policy of the layers that are made under it."""
 

@@ -1,4 +1,4 @@
-"""Trains every model of the zoo, goes on from our files in a fresh model, and compares bit for bit.
+"""Trains every model of the zoo, goes on from our files in another model, and compares bit for bit.
 
     KERAS_BACKEND=jax training.py DIRECTORY FORMAT...
 
@@ -27,9 +27,13 @@ def data(model):
     def draw(spec):
         shape = (4, *spec.shape[1:])
         return rng.integers(0, 9, shape).astype("int32") if "int" in spec.dtype else rng.standard_normal(shape).astype(spec.dtype)
-    if isinstance(model, keras.Sequential):
-        return draw(model.inputs[0]), draw(model.outputs[0])
-    return keras.tree.map_structure(draw, model.input), keras.tree.map_structure(draw, model.output)
+    if isinstance(model, models.Subclassed):
+        x, y = model.specs
+    elif isinstance(model, keras.Sequential):
+        (x,), (y,) = model.inputs, model.outputs
+    else:
+        x, y = model.input, model.output
+    return keras.tree.map_structure(draw, x), keras.tree.map_structure(draw, y)
 
 
 def train(model):
@@ -44,13 +48,13 @@ def seeds(model):
     return [v for v in model.variables if "seed_generator" in v.path]
 
 
-def fresh(name, path):
-    if "weights" in path:
-        model = models.build(name)
-        models.randomize(model, 9)
-        model.load_weights(path)
-        return model
-    return keras.models.load_model(path)
+def loaded(path, fresh):
+    """A model with all that the file has; weights go into the fresh one, which is long in compiling."""
+    if "weights" not in os.path.basename(path):
+        return keras.models.load_model(path)
+    models.randomize(fresh, 9)
+    fresh.load_weights(path)
+    return fresh
 
 
 def differences(a, b):
@@ -68,9 +72,9 @@ def resume(name, directory, formats, lib):
         lib.save(path, tensors, names, config)
     expected, end = train(model), models.values(model)
     assert len(set(expected)) == STEPS and len(set(tensors)) > 2
-    results = {}
+    results, fresh = {}, models.build(name)
     for ending, path in paths.items():
-        other = fresh(name, path)
+        other = loaded(path, fresh)
         for v, state in zip(seeds(other), states, strict=True):
             v.assign(state)
         found = train(other)
@@ -80,7 +84,7 @@ def resume(name, directory, formats, lib):
 
 
 def main(directory, formats):
-    # A fresh model is compiled once, and found again by all that follow.
+    # What is compiled for one model is found again for all that are like it.
     jax.config.update("jax_compilation_cache_dir", os.path.join(directory, "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
