@@ -8,6 +8,22 @@ use super::naming::Counters;
 /// Models within models within ...: more than anyone builds, and few enough for recursion.
 const MAX_DEPTH: usize = 64;
 
+/// Bytes of a configuration that is looked into: far more than the largest of Keras' have.
+const MAX_CONFIG: usize = 64 << 20;
+
+/// Bytes that the parts of all layers may take, beside those of the configuration: many can have the names of one
+/// model before theirs.
+const ROOM: usize = 16 << 20;
+
+/// The layers in an attention layer, and the attributes that they are in.
+const ATTENTION: [(&str, &str); 5] = [
+    ("query", "_query_dense"),
+    ("key", "_key_dense"),
+    ("gate", "_gate_dense"),
+    ("value", "_value_dense"),
+    ("attention_output", "_output_dense"),
+];
+
 /// A layer of the model.
 #[derive(Debug)]
 pub struct Layer {
@@ -57,16 +73,21 @@ pub(super) enum Presence {
 
 /// The layers of a model, by its configuration as it is in a `.keras` or a legacy file. None where it is none.
 pub fn layers(config: &str) -> Option<Vec<Layer>> {
+    if config.len() > MAX_CONFIG {
+        return None;
+    }
     let document = Document::new(config);
-    let (_, config) = class_and_config(&document.object()?)?;
-    let layers = children(&config)?.into_iter().map(|child| {
+    let (_, root) = class_and_config(&document.object()?)?;
+    let mut walk = Walk { parts: Vec::new(), room: ROOM + config.len() };
+    let mut layers = Vec::new();
+    for child in children(&root)? {
         let name = json::text(&child.config, "name").unwrap_or_default();
         let frozen = json::flag(&child.config, "trainable") == Some(false);
-        let mut walk = Walk::default();
-        walk.visit(&child.class, &child.config, &Place { trained: !frozen, ..Place::default() });
-        Layer { group: format!("layers/{}", child.key), name, frozen, parts: walk.parts }
-    });
-    Some(layers.collect())
+        walk.visit(&child.class, &child.config, &Place { trained: !frozen, ..Place::default() })?;
+        let parts = std::mem::take(&mut walk.parts);
+        layers.push(Layer { group: format!("layers/{}", child.key), name, frozen, parts });
+    }
+    Some(layers)
 }
 
 /// A layer of a model.
@@ -110,15 +131,17 @@ impl Place {
     }
 }
 
-#[derive(Default)]
 struct Walk {
     parts: Vec<Part>,
+    /// Bytes that further parts may take.
+    room: usize,
 }
 
 impl Walk {
-    fn visit(&mut self, class: &str, config: &Object, place: &Place) {
+    /// Finds the parts of a layer. None where the configuration is made to do harm.
+    fn visit(&mut self, class: &str, config: &Object, place: &Place) -> Option<()> {
         if place.depth > MAX_DEPTH {
-            return;
+            return None;
         }
         let trained = json::flag(config, "trainable").unwrap_or(place.trained);
         let place = &Place { trained, ..place.clone() };
@@ -126,51 +149,57 @@ impl Walk {
             for child in children {
                 let name = json::text(&child.config, "name");
                 let below = place.below(&format!("layers/{}", child.key), name);
-                self.visit(&child.class, &child.config, &below);
+                self.visit(&child.class, &child.config, &below)?;
             }
-            return;
+            return Some(());
         }
         match class {
             "LSTM" | "GRU" | "SimpleRNN" | "ConvLSTM1D" | "ConvLSTM2D" | "ConvLSTM3D" => {
-                self.part(&place.below("cell", None), State::Last(0), Presence::Yes);
+                self.part(&place.below("cell", None), State::Last(0), Presence::Yes)?;
             }
-            "RNN" => self.inner(config, "cell", place, "cell", ""),
-            "StackedRNNCells" => self.cells(config, place),
+            "RNN" => self.inner(config, "cell", place, "cell", "")?,
+            "StackedRNNCells" => self.cells(config, place)?,
             "Bidirectional" => {
-                self.inner(config, "layer", place, "forward_layer", "forward_");
+                self.inner(config, "layer", place, "forward_layer", "forward_")?;
                 let own = if json::given(config, "backward_layer") { "backward_layer" } else { "layer" };
-                self.inner(config, own, place, "backward_layer", "backward_");
+                self.inner(config, own, place, "backward_layer", "backward_")?;
             }
             "MultiHeadAttention" | "GroupQueryAttention" | "GroupedQueryAttention" => {
-                let private = if class == "MultiHeadAttention" { "" } else { "_" };
                 let gated = json::flag(config, "use_gate") == Some(true);
-                let all = [("query", "query"), ("key", "key"), ("gate", "gate"), ("value", "value")];
-                let all = all.into_iter().chain([("attention_output", "output")]);
-                for (name, attribute) in all.filter(|(name, _)| gated || *name != "gate") {
-                    let below = place.below(&format!("{private}{attribute}_dense"), Some(name.to_owned()));
-                    self.part(&below, State::Last(0), Presence::Yes);
+                for (name, attribute) in ATTENTION.into_iter().filter(|(name, _)| gated || *name != "gate") {
+                    let public = class == "MultiHeadAttention" && name != "gate";
+                    let attribute = if public { attribute.trim_start_matches('_') } else { attribute };
+                    self.part(&place.below(attribute, Some(name.to_owned())), State::Last(0), Presence::Yes)?;
                 }
             }
             "SpectralNormalization" => {
-                self.inner(config, "layer", place, "layer", "");
-                self.part(place, State::All, Presence::Yes);
+                self.inner(config, "layer", place, "layer", "")?;
+                self.part(place, State::All, Presence::Yes)?;
                 if let Some(own) = self.parts.last_mut() {
                     own.shared = 1;
                 }
             }
-            "TimeDistributed" => self.inner(config, "layer", place, "layer", ""),
+            "TimeDistributed" => self.inner(config, "layer", place, "layer", "")?,
             _ => {
                 let (state, weights) = variables(class, config);
-                self.part(place, state, weights);
+                self.part(place, state, weights)?;
                 if is_layer(config, "layer") {
-                    self.inner(config, "layer", place, "layer", "");
+                    self.inner(config, "layer", place, "layer", "")?;
                 }
             }
         }
+        Some(())
     }
 
     /// The layer that is an argument of another, kept in its `attribute`.
-    fn inner(&mut self, config: &Object, argument: &str, place: &Place, attribute: &str, prefix: &str) {
+    fn inner(
+        &mut self,
+        config: &Object,
+        argument: &str,
+        place: &Place,
+        attribute: &str,
+        prefix: &str,
+    ) -> Option<()> {
         let layer = config.get(argument).and_then(|value| json::object(value));
         let Some((class, config)) = layer.as_ref().and_then(class_and_config) else {
             return self.part(&place.below(attribute, None), State::Last(0), Presence::Unknown);
@@ -179,10 +208,10 @@ impl Walk {
             Some(_) => name,
             None => format!("{prefix}{name}"),
         });
-        self.visit(&class, &config, &place.below(attribute, name));
+        self.visit(&class, &config, &place.below(attribute, name))
     }
 
-    fn cells(&mut self, config: &Object, place: &Place) {
+    fn cells(&mut self, config: &Object, place: &Place) -> Option<()> {
         let cells = config.get("cells").and_then(|value| json::array(value)).unwrap_or_default();
         let mut counters = Counters::default();
         for cell in cells {
@@ -190,13 +219,17 @@ impl Walk {
                 continue;
             };
             let below = place.below(&format!("cells/{}", counters.next(&class)), json::text(&config, "name"));
-            self.visit(&class, &config, &below);
+            self.visit(&class, &config, &below)?;
         }
+        Some(())
     }
 
-    fn part(&mut self, place: &Place, state: State, weights: Presence) {
+    fn part(&mut self, place: &Place, state: State, weights: Presence) -> Option<()> {
+        let strings = place.names.iter().map(|name| name.len() + size_of::<String>());
+        self.room = self.room.checked_sub(size_of::<Part>() + place.path.len() + strings.sum::<usize>())?;
         let Place { path, names, trained, .. } = place.clone();
         self.parts.push(Part { path, names, trained, state, weights, shared: 0 });
+        Some(())
     }
 }
 
