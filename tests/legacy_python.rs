@@ -48,7 +48,8 @@ fn keras_agrees_with_the_order_and_the_conversions() {
     for line in lines {
         let entry: Value = serde_json::from_str(&line).unwrap();
         let name = entry["name"].as_str().unwrap();
-        let expected: Vec<_> = entry["order"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
+        let expected: Vec<_> =
+            entry["order"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
         let modern = Reader::open(&dir.join(format!("{name}.keras"))).unwrap();
         let config = modern.config().unwrap().unwrap();
         let names: BTreeMap<_, _> = modern.names().map(|(g, n)| (g.to_owned(), n.to_owned())).collect();
