@@ -36,7 +36,7 @@ fn each(mut check: impl FnMut(&str, PathBuf, &Value)) {
     }
 }
 
-/// A target that is decoded into, or only takes bytes, as one with strides does.
+/// A target that is read into, or only takes bytes, as one with strides does.
 struct Memory {
     bytes: Mutex<Vec<u8>>,
     lent: bool,
@@ -51,9 +51,9 @@ impl Target for Memory {
         self.bytes.lock()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
 
-    fn fill(&self, decode: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
+    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
         if self.lent {
-            decode(&mut self.bytes.lock())?;
+            read(&mut self.bytes.lock()[offset as usize..][..len])?;
         }
         Ok(self.lent)
     }

@@ -1,5 +1,5 @@
 /// @file
-/// The small types of ckpt.hpp: statuses and errors, dtypes, views, strings, logs, shapes.
+/// The small types of ckpt.hpp: statuses and errors, dtypes, flags, views, strings, logs, shapes.
 
 #ifndef CKPT_TYPES_HPP
 #define CKPT_TYPES_HPP
@@ -12,6 +12,7 @@
 #include <functional>
 #include <initializer_list>
 #include <iterator>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -48,6 +49,25 @@ enum class Durability { Full = CKPT_DURABILITY_FULL, None = CKPT_DURABILITY_NONE
 
 /// How much a log line matters: ckpt_log_level.
 enum class LogLevel { Error = CKPT_LOG_ERROR, Warn = CKPT_LOG_WARN, Info = CKPT_LOG_INFO, Debug = CKPT_LOG_DEBUG };
+
+/// How a checkpoint is opened: ckpt_open_flags, to be combined with |.
+enum class Open : std::uint32_t { Default = CKPT_OPEN_DEFAULT, NoHdf5Library = CKPT_OPEN_NO_HDF5_LIBRARY };
+
+/// How a model is loaded: ckpt_load_flags, to be combined with |.
+enum class Load : std::uint32_t {
+  Exact = CKPT_LOAD_EXACT, ConvertFloats = CKPT_LOAD_CONVERT_FLOATS, Partial = CKPT_LOAD_PARTIAL,
+  SkipMismatch = CKPT_LOAD_SKIP_MISMATCH, Unverified = CKPT_LOAD_UNVERIFIED
+};
+
+constexpr Open operator|(Open a, Open b) noexcept {
+  return static_cast<Open>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+constexpr Load operator|(Load a, Load b) noexcept {
+  return static_cast<Load>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+
+/// A part of a model that is called otherwise in a file: {file_prefix, model_prefix}.
+using Rename = ckpt_rename;
 
 /// What a save took.
 using Stats = ckpt_stats;
@@ -87,6 +107,16 @@ inline bool found(ckpt_status status) {
   check(status);
   return true;
 }
+
+template <auto Free>
+struct Deleter {
+  template <typename T>
+  void operator()(T* handle) const noexcept { Free(handle); }
+};
+
+/// Owns a handle of C's.
+template <typename T, auto Free>
+using Handle = std::unique_ptr<T, Deleter<Free>>;
 
 template <typename T>
 inline constexpr bool is_integer =

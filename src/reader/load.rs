@@ -1,9 +1,6 @@
 //! Many tensors at once, in parallel: large ones block by block, runs of small neighbours with one read, those that
-//! are not in the file as they are decoded as a whole.
-//!
-//! Bytes are read into a little memory that stays in a core's cache, summed there, and copied on to the target. The
-//! kernel fills such memory so much faster than memory that is not in the cache that the two copies take less time
-//! than the one would (`make bench` shows it).
+//! are not in the file as they are decoded as a whole. Checksums are computed in the same pass, while the bytes are
+//! in the cache.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -25,14 +22,14 @@ pub trait Target: Sync {
     fn nbytes(&self) -> u64;
 
     /// Takes bytes of the tensor, row-major and little-endian, that begin at `offset` in it. Called from several
-    /// threads at once, for ranges that do not overlap, in any order; `offset` and the length are multiples of the
-    /// element's size.
+    /// threads at once, as `fill` is, for ranges that do not overlap, in any order; `offset` and the length are
+    /// multiples of the element's size.
     fn put(&self, offset: u64, bytes: &[u8]);
 
-    /// Has `decode` fill the tensor's own memory, and says so, if that memory holds the bytes just as
-    /// [`Target::put`] gets them.
-    fn fill(&self, decode: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
-        let _ = decode;
+    /// Has `read` fill the `len` bytes from `offset` on in the tensor's own memory, and says so, where that memory
+    /// holds bytes just as `put` gets them.
+    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
+        let _ = (offset, len, read);
         Ok(false)
     }
 }
@@ -43,6 +40,8 @@ const BLOCK: u64 = 4 << 20;
 const SMALL: u64 = 64 << 10;
 /// Bytes of one read, of a part of a tensor or a run of small ones: what stays in a core's cache.
 const PIECE: usize = 128 << 10;
+/// Bytes of a page of memory.
+const PAGE: usize = 4096;
 /// Bytes between neighbours that are read for nothing.
 const GAP: u64 = 4 << 10;
 /// More threads than this do not help: the memory is the limit.
@@ -124,25 +123,57 @@ pub(super) fn load(
     plan.finish()
 }
 
+/// A little memory to read into, which stays in a core's cache.
+#[derive(Default)]
+pub(super) struct Scratch(Vec<u8>);
+
+impl Scratch {
+    /// `len` bytes, for what is at this position in a file: half a page away from where it is in a page there (see
+    /// [`copies_slowly`]).
+    fn piece(&mut self, position: u64, len: usize) -> &mut [u8] {
+        if self.0.len() < len + PAGE {
+            self.0.resize(len.max(PIECE) + PAGE, 0);
+        }
+        let start = (position as usize).wrapping_add(PAGE / 2).wrapping_sub(self.0.as_ptr().addr()) % PAGE;
+        self.0.get_mut(start..start + len).unwrap_or_default()
+    }
+}
+
 /// Fills `dst` with what stands in the file from `offset` on, and adds it to the checksum if there is to be one.
 pub(super) fn read(
     source: &Source,
     offset: u64,
     dst: &mut [u8],
     mut hasher: Option<&mut Hasher>,
+    scratch: &mut Scratch,
 ) -> Result<()> {
-    let mut scratch = zeros(dst.len().min(PIECE))?;
     let mut at = offset;
     for chunk in dst.chunks_mut(PIECE) {
-        let piece = scratch.get_mut(..chunk.len()).unwrap_or_default();
-        source.read_at(at, piece)?;
+        let position = source.position(at);
+        let bytes = if copies_slowly(position, chunk) {
+            let piece = scratch.piece(position, chunk.len());
+            source.read_at(at, piece)?;
+            chunk.copy_from_slice(piece);
+            piece
+        } else {
+            source.read_at(at, chunk)?;
+            chunk
+        };
         if let Some(hasher) = &mut hasher {
-            hasher.update(piece);
+            hasher.update(bytes);
         }
-        chunk.copy_from_slice(piece);
-        at += piece.len() as u64;
+        at += bytes.len() as u64;
     }
     Ok(())
+}
+
+/// Whether the kernel is slow to copy from this position of a file: on AMD's Zen 3, its `rep movsb` takes three times
+/// as long to a place in a page that is just behind the one that it copies from. So it is where a large tensor, which
+/// begins on a page of the file, goes to memory from malloc, which begins 16 bytes behind the start of a page. Two
+/// copies, with other places and the cache between them, take much less.
+fn copies_slowly(position: u64, dst: &[u8]) -> bool {
+    let behind = dst.as_ptr().addr().wrapping_sub(position as usize) % PAGE;
+    (1..32).contains(&behind) && dst.len() >= PAGE
 }
 
 impl<'a> Plan<'a> {
@@ -213,7 +244,7 @@ impl<'a> Plan<'a> {
     }
 
     fn work(&self) {
-        let mut scratch = vec![0; PIECE];
+        let mut scratch = Scratch::default();
         while !self.stop.load(Ordering::Relaxed) {
             let Some(job) = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
             match job {
@@ -244,10 +275,10 @@ impl<'a> Plan<'a> {
             crc = item.checked.then(|| crc32fast::hash(dst));
             Ok(())
         };
-        if !item.target.fill(&mut decode).map_err(named)? {
+        let len = usize::try_from(item.nbytes).map_err(|_| too_large(item.spec))?;
+        if !item.target.fill(0, len, &mut decode).map_err(named)? {
             let _alone = (item.nbytes > BLOCK).then(|| self.temporary.lock());
             // No more than such a tensor's share of the file's size, which was checked when it was opened.
-            let len = usize::try_from(item.nbytes).map_err(|_| too_large(item.spec))?;
             let mut bytes = zeros(len)?;
             decode(&mut bytes).map_err(named)?;
             item.target.put(0, &bytes);
@@ -256,20 +287,24 @@ impl<'a> Plan<'a> {
     }
 
     /// Reads a block of a large tensor.
-    fn block(&self, plain: &Plain, block: u64, scratch: &mut [u8]) -> Result<()> {
+    fn block(&self, plain: &Plain, block: u64, scratch: &mut Scratch) -> Result<()> {
         let Plain { item, at: (_, offset), crcs } = plain;
+        let source = &item.file.source;
         let mut hasher = Hasher::new();
-        let mut at = block * BLOCK;
-        let end = (at + BLOCK).min(item.nbytes);
-        while at < end {
-            let len = ((end - at) as usize).min(PIECE);
-            let piece = scratch.get_mut(..len).unwrap_or_default();
-            item.file.source.read_at(offset + at, piece)?;
-            if item.checked {
-                hasher.update(piece);
+        let start = block * BLOCK;
+        let len = (item.nbytes - start).min(BLOCK) as usize;
+        let mut fill =
+            |dst: &mut [u8]| read(source, offset + start, dst, item.checked.then_some(&mut hasher), scratch);
+        if !item.target.fill(start, len, &mut fill)? {
+            for at in (start..start + len as u64).step_by(PIECE) {
+                let len = (start + len as u64 - at).min(PIECE as u64) as usize;
+                let piece = scratch.piece(source.position(offset + at), len);
+                source.read_at(offset + at, piece)?;
+                if item.checked {
+                    hasher.update(piece);
+                }
+                item.target.put(at, piece);
             }
-            item.target.put(at, piece);
-            at += len as u64;
         }
         if let Some(slot) = self.crcs.get(crcs + block as usize) {
             slot.store(hasher.finalize(), Ordering::Relaxed);
@@ -278,12 +313,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Reads a run of small neighbours, at most a piece.
-    fn small(&self, run: &[Plain], scratch: &mut [u8]) {
+    fn small(&self, run: &[Plain], scratch: &mut Scratch) {
         let [first, ..] = run else { return };
         let start = first.at.1;
         let end = run.iter().map(Plain::end).max().unwrap_or(start);
-        let bytes = scratch.get_mut(..(end - start) as usize).unwrap_or_default();
-        if let Err(error) = first.item.file.source.read_at(start, bytes) {
+        let source = &first.item.file.source;
+        let bytes = scratch.piece(source.position(start), (end - start) as usize);
+        if let Err(error) = source.read_at(start, bytes) {
             return self.note(&first.item, Err(error));
         }
         for plain @ Plain { item, .. } in run {

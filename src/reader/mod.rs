@@ -41,6 +41,7 @@ pub use self::load::Target;
 use self::content::{Content, File};
 use self::hdf5::Place;
 use self::index::Index;
+use self::load::Scratch;
 use self::safetensors::Likeness;
 use self::source::{Source, damaged};
 use self::zip::Archive;
@@ -123,7 +124,8 @@ impl Reader {
         let checked = file.checksums.covers(&spec.path);
         match place {
             Place::Here(offset) => {
-                load::read(&file.source, offset, dst, checked.then_some(&mut hasher))?;
+                let hasher = checked.then_some(&mut hasher);
+                load::read(&file.source, offset, dst, hasher, &mut Scratch::default())?;
             }
             place => {
                 file.decode(place, spec, dst)

@@ -60,6 +60,11 @@ impl Source {
         self.len
     }
 
+    /// Where in its file an offset of the stretch is; anywhere if it is beyond its end.
+    pub fn position(&self, offset: u64) -> u64 {
+        self.base.wrapping_add(offset)
+    }
+
     /// The name under which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path

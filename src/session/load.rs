@@ -216,13 +216,13 @@ impl Target for Destination<'_> {
         }
     }
 
-    fn fill(&self, decode: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
+    fn fill(&self, offset: u64, len: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<bool> {
         if self.from != self.to {
             return Ok(false);
         }
-        // SAFETY: as in `put`; the reader does not put bytes of a tensor that it decodes in place.
-        match unsafe { self.buffer.bytes_mut(0, self.nbytes as usize) } {
-            Some(memory) => decode(memory).map(|()| true),
+        // SAFETY: as in `put`; each range is filled or put, not both.
+        match unsafe { self.buffer.bytes_mut(offset, len) } {
+            Some(memory) => read(memory).map(|()| true),
             None => Ok(false),
         }
     }

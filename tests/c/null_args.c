@@ -82,6 +82,9 @@ static void options(void) {
   FAILS(ckpt_options_set_durability(o, (ckpt_durability)-1), INVALID, "durability is -1: expected");
 
   FAILS(ckpt_options_set_threads(NULL, 1), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_max_shard_bytes(NULL, 1), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_max_shard_bytes(o, 0), INVALID, "bytes is 0: expected");
+  OK(ckpt_options_set_max_shard_bytes(o, 1));
   FAILS(ckpt_options_set_keep_last(NULL, 1), INVALID, "options is NULL");
   FAILS(ckpt_options_set_keep_best(NULL, 1), INVALID, "options is NULL");
   FAILS(ckpt_options_set_keep_every(NULL, 1), INVALID, "options is NULL");
@@ -234,14 +237,102 @@ static void model(void) {
   OK(ckpt_model_set_asset(m, "a", NULL, 0));
   FAILS(ckpt_model_set_asset(m, "a/b", "x", 1), INVALID, "an asset 'a'");
 
+  FAILS(ckpt_model_set_metadata(NULL, "format", "pt"), INVALID, "model is NULL");
+  FAILS(ckpt_model_set_metadata(m, NULL, "pt"), INVALID, "key is NULL");
+  FAILS(ckpt_model_set_metadata(m, not_utf8, "pt"), INVALID, "key is not UTF-8");
+  FAILS(ckpt_model_set_metadata(m, "format", NULL), INVALID, "value is NULL");
+  FAILS(ckpt_model_set_metadata(m, "format", not_utf8), INVALID, "value is not UTF-8");
+  OK(ckpt_model_set_metadata(m, "format", "pt"));
+
   FAILS(ckpt_model_save(NULL, "null_args/a.weights.h5"), INVALID, "model is NULL");
   FAILS(ckpt_model_save(m, NULL), INVALID, "path is NULL");
   FAILS(ckpt_model_save(m, not_utf8), INVALID, "path is not UTF-8");
   FAILS(ckpt_model_save(m, "null_args/a.txt"), CKPT_E_UNSUPPORTED, "null_args/a.txt");
-  FAILS(ckpt_model_save(m, "null_args/a.h5"), CKPT_E_UNSUPPORTED, "null_args/a.h5");
   FAILS(ckpt_model_save(m, "null_args/a.keras"), CKPT_E_STATE, "ckpt_model_set_config");
-  CHECK(!exists("null_args/a.keras") && !exists("null_args/a.txt") && !exists("null_args/a.h5"));
+  CHECK(!exists("null_args/a.keras") && !exists("null_args/a.txt"));
   ckpt_model_free(m);
+}
+
+static void load_flags(const ckpt_reader *r, ckpt_model *m) {
+  ckpt_rename renames[] = {{"a", "b"}, {NULL, "w"}};
+  const char *path = SENTINEL, *reason = SENTINEL;
+  size_t loaded = 42;
+  FAILS(ckpt_reader_load_flags(NULL, m, 0, NULL, 0, &loaded), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_load_flags(r, NULL, 0, NULL, 0, &loaded), INVALID, "model is NULL");
+  FAILS(ckpt_reader_load_flags(r, m, 16, NULL, 0, &loaded), INVALID, "flags is 0x10: there is no flag 0x10");
+  FAILS(ckpt_reader_load_flags(r, m, UINT32_MAX, NULL, 0, &loaded), INVALID, "there is no flag 0xfffffff0");
+  FAILS(ckpt_reader_load_flags(r, m, 0, NULL, 1, &loaded), INVALID, "renames is NULL, but 1 elements are announced");
+  FAILS(ckpt_reader_load_flags(r, m, 0, renames, SIZE_MAX, &loaded), INVALID, "renames cannot hold");
+  FAILS(ckpt_reader_load_flags(r, m, 0, renames, 2, &loaded), INVALID, "renames[1].file_prefix is NULL");
+  renames[1].file_prefix = not_utf8;
+  FAILS(ckpt_reader_load_flags(r, m, 0, renames, 2, &loaded), INVALID, "renames[1].file_prefix is not UTF-8");
+  renames[1].file_prefix = "a/";
+  FAILS(ckpt_reader_load_flags(r, m, 0, renames, 2, &loaded), INVALID, "renames[1].file_prefix 'a/'");
+  renames[1].file_prefix = "c";
+  renames[1].model_prefix = NULL;
+  FAILS(ckpt_reader_load_flags(r, m, 0, renames, 2, &loaded), INVALID, "renames[1].model_prefix is NULL");
+  renames[1].model_prefix = "b";
+  FAILS(ckpt_reader_load_flags(r, m, 0, renames, 2, &loaded), INVALID, "renames[1].model_prefix 'b'");
+  CHECK(loaded == 42);
+  OK(ckpt_reader_load_flags(r, m, 0, renames, 1, NULL));
+
+  CHECK(ckpt_model_skipped_len(NULL) == 0 && ckpt_model_skipped_len(m) == 0);
+  FAILS(ckpt_model_skipped(NULL, 0, &path, &reason), INVALID, "model is NULL");
+  FAILS(ckpt_model_skipped(m, 0, NULL, &reason), INVALID, "path is NULL");
+  FAILS(ckpt_model_skipped(m, 0, &path, NULL), INVALID, "reason is NULL");
+  FAILS(ckpt_model_skipped(m, 0, &path, &reason), INVALID, "index is 0, but 0 tensors were skipped");
+  UNTOUCHED(path);
+  UNTOUCHED(reason);
+}
+
+/* What a .weights.h5 file without any of it says. */
+static void contents(const ckpt_reader *r) {
+  const char *text = SENTINEL, *other = SENTINEL;
+  const void *bytes = SENTINEL;
+  size_t n = 42;
+  FAILS(ckpt_reader_config(NULL, &text), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_config(r, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_reader_config(r, &text), CKPT_E_NOT_FOUND, "configuration");
+  FAILS(ckpt_reader_metadata(NULL, &text), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_metadata(r, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_reader_metadata(r, &text), CKPT_E_NOT_FOUND, "metadata");
+  FAILS(ckpt_reader_state(NULL, &text), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_state(r, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_reader_name(NULL, "layers/x", &text), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_name(r, NULL, &text), INVALID, "group is NULL");
+  FAILS(ckpt_reader_name(r, not_utf8, &text), INVALID, "group is not UTF-8");
+  FAILS(ckpt_reader_name(r, "layers/x", NULL), INVALID, "out is NULL");
+  FAILS(ckpt_reader_name(r, "layers/x", &text), CKPT_E_NOT_FOUND, "'layers/x'");
+
+  CHECK(ckpt_reader_groups_len(NULL) == 0 && ckpt_reader_groups_len(r) == 0);
+  FAILS(ckpt_reader_group(NULL, 0, &text, &other), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_group(r, 0, NULL, &other), INVALID, "group is NULL");
+  FAILS(ckpt_reader_group(r, 0, &text, NULL), INVALID, "name is NULL");
+  FAILS(ckpt_reader_group(r, 0, &text, &other), INVALID, "index is 0, but 0 groups have a name");
+
+  CHECK(ckpt_reader_assets_len(NULL) == 0 && ckpt_reader_assets_len(r) == 0);
+  FAILS(ckpt_reader_asset_name(NULL, 0, &text), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_asset_name(r, 0, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_reader_asset_name(r, 0, &text), INVALID, "index is 0, but there are 0 assets");
+  FAILS(ckpt_reader_asset(NULL, "a", &bytes, &n), INVALID, "reader is NULL");
+  FAILS(ckpt_reader_asset(r, NULL, &bytes, &n), INVALID, "name is NULL");
+  FAILS(ckpt_reader_asset(r, not_utf8, &bytes, &n), INVALID, "name is not UTF-8");
+  FAILS(ckpt_reader_asset(r, "a", NULL, &n), INVALID, "bytes is NULL");
+  FAILS(ckpt_reader_asset(r, "a", &bytes, NULL), INVALID, "n is NULL");
+  FAILS(ckpt_reader_asset(r, "a", &bytes, &n), CKPT_E_NOT_FOUND, "'a'");
+  UNTOUCHED(text);
+  UNTOUCHED(other);
+  UNTOUCHED(bytes);
+  CHECK(n == 42);
+  OK(ckpt_reader_state(r, &text));
+}
+
+static void conversion(void) {
+  FAILS(ckpt_convert(NULL, "null_args/b.weights.h5"), INVALID, "src is NULL");
+  FAILS(ckpt_convert(not_utf8, "null_args/b.weights.h5"), INVALID, "src is not UTF-8");
+  FAILS(ckpt_convert("null_args/a.weights.h5", NULL), INVALID, "dst is NULL");
+  FAILS(ckpt_convert("null_args/a.weights.h5", not_utf8), INVALID, "dst is not UTF-8");
+  FAILS(ckpt_convert("null_args/a.weights.h5", "null_args/b.txt"), CKPT_E_UNSUPPORTED, "null_args/b.txt");
 }
 
 static void reader(ckpt_model *saved) {
@@ -259,6 +350,16 @@ static void reader(ckpt_model *saved) {
   FAILS(ckpt_reader_open("/dev/null", &r), CKPT_E_FORMAT, "/dev/null");
   UNTOUCHED(r);
   OK(ckpt_reader_open("null_args/a.weights.h5", &r));
+
+  ckpt_reader_free(r);
+  r = SENTINEL;
+  FAILS(ckpt_reader_open_flags(NULL, 0, &r), INVALID, "path is NULL");
+  FAILS(ckpt_reader_open_flags(not_utf8, 0, &r), INVALID, "path is not UTF-8");
+  FAILS(ckpt_reader_open_flags("null_args/a.weights.h5", 0, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_reader_open_flags("null_args/a.weights.h5", 3, &r), INVALID, "flags is 0x3: there is no flag 0x2");
+  FAILS(ckpt_reader_open_flags("null_args/none.weights.h5", 1, &r), CKPT_E_NOT_FOUND, "null_args/none.weights.h5");
+  UNTOUCHED(r);
+  OK(ckpt_reader_open_flags("null_args/a.weights.h5", CKPT_OPEN_NO_HDF5_LIBRARY, &r));
 
   CHECK(ckpt_reader_len(NULL) == 0 && ckpt_reader_len(r) == 1);
   FAILS(ckpt_reader_find(NULL, "w", &index), INVALID, "reader is NULL");
@@ -283,6 +384,8 @@ static void reader(ckpt_model *saved) {
 
   FAILS(ckpt_reader_load(NULL, saved), INVALID, "reader is NULL");
   FAILS(ckpt_reader_load(r, NULL), INVALID, "model is NULL");
+  load_flags(r, saved);
+  contents(r);
   FAILS(ckpt_reader_verify(NULL), INVALID, "reader is NULL");
   OK(ckpt_reader_verify(r));
   ckpt_reader_free(r);
@@ -305,6 +408,7 @@ int main(void) {
   session_creation(weights_only);
   session(weights_only, m);
   model();
+  conversion();
   reader(m);
 
   /* A success leaves the last message, and an error without errno says 0. */

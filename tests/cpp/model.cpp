@@ -96,6 +96,37 @@ static void lists_and_reads() {
   throws([] { Reader("model/none.keras"); }, Status::NotFound, "model/none.keras");
 }
 
+static void loads_what_differs() {
+  using libckpt::Load;
+  const Reader reader(file, libckpt::Open::NoHdf5Library);
+  std::array<double, 6> kernel{};
+  std::vector<float> other(5, -1);
+  Model model;
+  model.add("mine/vars/0", kernel, {3, 2}).add("mine/vars/9", other, {5});
+  throws([&] { reader.load(model, Load::Exact, {{"layers/dense", "mine"}}); }, Status::Mismatch, "mine/vars/0");
+  CHECK(reader.load(model, Load::ConvertFloats | Load::Partial, {{"layers/dense", "mine"}}) == 1);
+  CHECK(kernel[5] == 6 && other[0] == -1);
+  CHECK(model.skipped().size() == 1 && model.skipped()[0].path == "mine/vars/9");
+  CHECK(model.skipped()[0].reason.find("'layers/dense/vars/9' ('mine/vars/9' in the model)") != std::string::npos);
+  CHECK(reader.load(model, Load::SkipMismatch) == 0 && model.skipped().size() == 2);
+  const std::vector<libckpt::Rename> renames = {{"layers/dense", "mine"}, {"half", "x"}};
+  CHECK(reader.load(model, Load::ConvertFloats | Load::Partial | Load::Unverified, renames) == 1);
+  throws([&] { reader.load(model, static_cast<Load>(16)); }, Status::InvalidArgument, "no flag 0x10");
+  throws([&] { Reader(file, static_cast<libckpt::Open>(2)); }, Status::InvalidArgument, "no flag 0x2");
+}
+
+static void tells_what_a_file_holds() {
+  const Reader reader(file);
+  CHECK(reader.config()->find("Sequential") != std::string_view::npos);
+  CHECK(reader.metadata()->find("keras_version") != std::string_view::npos && reader.state()->front() == '{');
+  CHECK(reader.name("layers/dense") == "dense" && !reader.name("layers/none"));
+  CHECK(reader.groups().size() == 1 && reader.groups()[0].first == "layers/dense");
+  CHECK(reader.assets().size() == 2 && reader.assets()[0] == "layers/words/vocabulary.txt");
+  CHECK(reader.asset("layers/words/vocabulary.txt")->size() == 4 && reader.asset("nothing")->empty());
+  CHECK(!reader.asset("none"));
+  throws([] { libckpt::convert("model/none.keras", "model/b.txt"); }, Status::Unsupported, "model/b.txt");
+}
+
 static void refuses() {
   std::vector<float> kernel(6);
   Model model;
@@ -106,6 +137,7 @@ static void refuses() {
   throws([&] { model.set_config("{"); }, Status::InvalidArgument, "JSON");
   throws([&] { model.set_asset("../a", std::string("x")); }, Status::InvalidArgument, "asset name '../a'");
   throws([&] { model.set_data("a", kernel.data()); }, Status::NotFound, "'a'");
+  throws([&] { model.set_metadata("a\xff", "b"); }, Status::InvalidArgument, "key is not UTF-8");
   throws([&] { model.save("model/a.txt"); }, Status::Unsupported, "model/a.txt");
 
   Model moved = std::move(model);
@@ -118,6 +150,8 @@ int main() {
   fresh_directory("model");
   saves_and_loads();
   lists_and_reads();
+  loads_what_differs();
+  tells_what_a_file_holds();
   refuses();
   return 0;
 }

@@ -98,7 +98,7 @@ static void moves() {
   Options moved = std::move(options.keep_best(2).keep_every(3));
   throws([&] { options.verbose(); }, Status::InvalidArgument, "options is NULL");
   options = std::move(moved);
-  options.mode(libckpt::Mode::Min).save_freq(10).initial_value_threshold(1).min_delta(0.1).threads(2);
+  options.mode(libckpt::Mode::Min).save_freq(10).initial_value_threshold(1).min_delta(0.1).threads(2).max_shard_bytes(1 << 20);
 }
 
 static void refuses() {
@@ -108,6 +108,7 @@ static void refuses() {
   throws([] { Session(static_cast<const char*>(nullptr)); }, Status::InvalidArgument, "filepath is NULL");
   throws([] { Options().monitor(""); }, Status::InvalidArgument, "metric is empty");
   throws([] { Options().mode(static_cast<libckpt::Mode>(3)); }, Status::InvalidArgument, "mode is 3");
+  throws([] { Options().max_shard_bytes(0); }, Status::InvalidArgument, "bytes is 0");
   throws([] { Options().async(libckpt::Async::Copy); }, Status::Unsupported, "CKPT_ASYNC_OFF");
 }
 

@@ -17,6 +17,10 @@ class TensorInfo(ctypes.Structure):
                 ("shape", ctypes.POINTER(ctypes.c_int64)), ("nbytes", ctypes.c_uint64)]
 
 
+class Rename(ctypes.Structure):
+    _fields_ = [("file_prefix", ctypes.c_char_p), ("model_prefix", ctypes.c_char_p)]
+
+
 class Failure(Exception):
     """A call that failed: its status' name and the library's message."""
 
@@ -36,7 +40,8 @@ class Lib:
         for function in ("ckpt_last_error", "ckpt_status_name", "ckpt_path"):
             getattr(self.c, function).restype = ctypes.c_char_p
         self.c.ckpt_should_save.restype = ctypes.c_bool
-        self.c.ckpt_reader_len.restype = ctypes.c_size_t
+        for function in ("ckpt_reader_len", "ckpt_reader_groups_len", "ckpt_reader_assets_len", "ckpt_model_skipped_len"):
+            getattr(self.c, function).restype = ctypes.c_size_t
 
     def __call__(self, function, *args):
         status = getattr(self.c, function)(*args)
@@ -105,4 +110,23 @@ class Lib:
             self("ckpt_reader_verify", reader)
             return tensors
         finally:
+            self.c.ckpt_reader_free(reader)
+
+    def load(self, path, tensors, flags=0, renames=()):
+        """Loads {path: array}, renames being (file_prefix, model_prefix): how many were loaded, and {path: reason} of
+        those that were not."""
+        reader = self.make("ckpt_reader_open", os.fspath(path).encode())
+        model = self.model(tensors)
+        try:
+            list_ = (Rename * len(renames))(*(Rename(*(p.encode() for p in pair)) for pair in renames))
+            loaded = self.make("ckpt_reader_load_flags", reader, model, ctypes.c_uint32(flags), list_,
+                               ctypes.c_size_t(len(renames)), kind=ctypes.c_size_t)
+            skipped = {}
+            for i in range(self.c.ckpt_model_skipped_len(model)):
+                of, why = ctypes.c_char_p(), ctypes.c_char_p()
+                self("ckpt_model_skipped", model, ctypes.c_size_t(i), ctypes.byref(of), ctypes.byref(why))
+                skipped[of.value.decode()] = why.value.decode()
+            return loaded.value, skipped
+        finally:
+            self.c.ckpt_model_free(model)
             self.c.ckpt_reader_free(reader)

@@ -1,0 +1,127 @@
+/// @file
+/// The tensors of a model: what is saved and loaded. See ckpt.hpp.
+
+#ifndef CKPT_MODEL_HPP
+#define CKPT_MODEL_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "ckpt.h"
+#include "ckpt_types.hpp"
+
+namespace libckpt {
+
+/// A tensor that a load left as it was, and why.
+struct Skipped {
+  std::string path;
+  std::string reason;
+};
+
+/// The tensors of a model by their paths in the checkpoint. The buffers are borrowed: they have to live until the model
+/// is destroyed or set_data() replaces them.
+class Model {
+ public:
+  Model() {
+    ckpt_model* handle = nullptr;
+    detail::check(ckpt_model_new(&handle));
+    handle_.reset(handle);
+  }
+
+  /// Adds a tensor of a dtype that is named.
+  Model& add(CString path, Dtype dtype, void* data, const Shape& shape) {
+    return add(path, dtype, shape, nullptr, data);
+  }
+  /// Adds a tensor with gaps or in another order: strides in elements, one for each axis.
+  Model& add(CString path, Dtype dtype, void* data, const Shape& shape, const Shape& strides) {
+    if (strides.size() != shape.size()) {
+      throw Error(Status::InvalidArgument, "tensor '" + path.str() + "' has " + std::to_string(shape.size()) +
+                                               " axes, but " + std::to_string(strides.size()) + " strides");
+    }
+    return add(path, dtype, shape, strides.data(), data);
+  }
+
+  /// Adds a tensor of T's dtype: row-major, or with strides.
+  template <typename T>
+  Model& add(CString path, T* data, const Shape& shape) {
+    return add(path, DtypeOf<T>::value, data, shape);
+  }
+  template <typename T>
+  Model& add(CString path, T* data, const Shape& shape, const Shape& strides) {
+    return add(path, DtypeOf<T>::value, data, shape, strides);
+  }
+
+  /// Adds a tensor, row-major in a container or a Span, whose size has to be the shape's.
+  template <typename C, typename T = std::remove_pointer_t<decltype(std::declval<C&>().data())>>
+  Model& add(CString path, C&& buffer, const Shape& shape) {
+    const Span<T> view(std::forward<C>(buffer));
+    if (!shape.holds(view.size())) {
+      throw Error(Status::Mismatch, "the buffer of tensor '" + path.str() + "' has " + std::to_string(view.size()) +
+                                        " elements, which is not what its shape says");
+    }
+    return add(path, view.data(), shape);
+  }
+
+  /// Sets Keras' "name" attribute of a group's variables.
+  Model& set_name(CString group, CString name) {
+    detail::check(ckpt_model_set_name(handle_.get(), group.c_str(), name.c_str()));
+    return *this;
+  }
+  /// Says that a tensor's buffer has moved.
+  Model& set_data(CString path, void* data) {
+    detail::check(ckpt_model_set_data(handle_.get(), path.c_str(), data));
+    return *this;
+  }
+  /// Sets the config.json of a .keras file.
+  Model& set_config(CString config_json) {
+    detail::check(ckpt_model_set_config(handle_.get(), config_json.c_str()));
+    return *this;
+  }
+  /// Sets one of the assets of a .keras file: `bytes` is a container of bytes or characters, copied.
+  template <typename C, typename T = std::remove_pointer_t<decltype(std::declval<const C&>().data())>>
+  Model& set_asset(CString name, const C& bytes) {
+    static_assert(sizeof(T) == 1, "an asset is made of bytes");
+    detail::check(ckpt_model_set_asset(handle_.get(), name.c_str(), bytes.data(), bytes.size()));
+    return *this;
+  }
+
+  /// Sets an entry of what a .safetensors file says of itself.
+  Model& set_metadata(CString key, CString value) {
+    detail::check(ckpt_model_set_metadata(handle_.get(), key.c_str(), value.c_str()));
+    return *this;
+  }
+
+  /// The tensors that the last Reader::load() with flags left as they were.
+  std::vector<Skipped> skipped() const {
+    std::vector<Skipped> all(ckpt_model_skipped_len(handle_.get()));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const char *path = nullptr, *reason = nullptr;
+      detail::check(ckpt_model_skipped(handle_.get(), i, &path, &reason));
+      all[i] = {path, reason};
+    }
+    return all;
+  }
+
+  /// Saves one file, with no policy, as a whole or not at all.
+  void save(const Path& path) const { detail::check(ckpt_model_save(handle_.get(), path.c_str())); }
+
+  /// The handle of C's, still owned by this object.
+  ckpt_model* get() const noexcept { return handle_.get(); }
+
+ private:
+  Model& add(CString path, Dtype dtype, const Shape& shape, const std::int64_t* strides, void* data) {
+    detail::check(ckpt_model_add(handle_.get(), path.c_str(), static_cast<ckpt_dtype>(dtype), shape.size(),
+                                 shape.data(), strides, data));
+    return *this;
+  }
+
+  detail::Handle<ckpt_model, ckpt_model_free> handle_;
+};
+
+}  // namespace libckpt
+
+#endif  // CKPT_MODEL_HPP
