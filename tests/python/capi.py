@@ -1,4 +1,5 @@
 """ckpt.h through ctypes, for the tests and the benchmarks: every call checked, arrays in and out."""
+import contextlib
 import ctypes
 import os
 
@@ -72,11 +73,19 @@ class Lib:
             self("ckpt_model_set_metadata", model, key.encode(), value.encode())
         return model
 
-    def save(self, path, tensors, names=(), config=None, assets=(), metadata=()):
+    def save(self, path, tensors, names=(), config=None, assets=(), metadata=(), **options):
+        """Writes a file: as a session does if there are options, else by itself."""
         model = self.model(tensors, names, config, assets, metadata)
+        session = None
         try:
-            self("ckpt_model_save", model, os.fspath(path).encode())
+            if not options:
+                return self("ckpt_model_save", model, os.fspath(path).encode())
+            weights_only = ctypes.c_bool(".weights." in os.path.basename(path))
+            session = self.session(os.fspath(path), save_weights_only=weights_only, **options)
+            self.epoch_end(session, 0)
+            self("ckpt_save", session, model)
         finally:
+            self.c.ckpt_free(session)
             self.c.ckpt_model_free(model)
 
     def session(self, template, **options):
@@ -93,11 +102,18 @@ class Lib:
         metrics = (Metric * len(logs))(*(Metric(k.encode(), v) for k, v in logs.items()))
         self("ckpt_on_epoch_end", session, ctypes.c_uint64(epoch), metrics, ctypes.c_size_t(len(logs)))
 
+    @contextlib.contextmanager
+    def reader(self, path):
+        reader = self.make("ckpt_reader_open", os.fspath(path).encode())
+        try:
+            yield reader
+        finally:
+            self.c.ckpt_reader_free(reader)
+
     def read(self, path):
         """{path: array} of a checkpoint, checksums verified."""
         import ml_dtypes  # registers bfloat16
-        reader = self.make("ckpt_reader_open", os.fspath(path).encode())
-        try:
+        with self.reader(path) as reader:
             tensors = {}
             for i in range(self.c.ckpt_reader_len(reader)):
                 info = self.make("ckpt_reader_tensor", reader, ctypes.c_size_t(i), kind=TensorInfo)
@@ -109,18 +125,26 @@ class Lib:
                 tensors[info.path.decode()] = a
             self("ckpt_reader_verify", reader)
             return tensors
-        finally:
-            self.c.ckpt_reader_free(reader)
+
+    def names(self, path):
+        """{group: name} of a checkpoint."""
+        with self.reader(path) as reader:
+            names = {}
+            for i in range(self.c.ckpt_reader_groups_len(reader)):
+                group, name = ctypes.c_char_p(), ctypes.c_char_p()
+                self("ckpt_reader_group", reader, ctypes.c_size_t(i), ctypes.byref(group), ctypes.byref(name))
+                names[group.value.decode()] = name.value.decode()
+            return names
 
     def load(self, path, tensors, flags=0, renames=()):
         """Loads {path: array}, renames being (file_prefix, model_prefix): how many were loaded, and {path: reason} of
         those that were not."""
-        reader = self.make("ckpt_reader_open", os.fspath(path).encode())
         model = self.model(tensors)
         try:
-            list_ = (Rename * len(renames))(*(Rename(*(p.encode() for p in pair)) for pair in renames))
-            loaded = self.make("ckpt_reader_load_flags", reader, model, ctypes.c_uint32(flags), list_,
-                               ctypes.c_size_t(len(renames)), kind=ctypes.c_size_t)
+            with self.reader(path) as reader:
+                list_ = (Rename * len(renames))(*(Rename(*(p.encode() for p in pair)) for pair in renames))
+                loaded = self.make("ckpt_reader_load_flags", reader, model, ctypes.c_uint32(flags), list_,
+                                   ctypes.c_size_t(len(renames)), kind=ctypes.c_size_t)
             skipped = {}
             for i in range(self.c.ckpt_model_skipped_len(model)):
                 of, why = ctypes.c_char_p(), ctypes.c_char_p()
@@ -129,4 +153,3 @@ class Lib:
             return loaded.value, skipped
         finally:
             self.c.ckpt_model_free(model)
-            self.c.ckpt_reader_free(reader)

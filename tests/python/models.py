@@ -5,9 +5,11 @@ file, by path. Nothing here sets a backend: KERAS_BACKEND does.
 """
 import itertools
 
+import h5py
 import keras
 import numpy as np
 from keras import layers, optimizers
+from keras.src.legacy.saving import legacy_h5_format
 from keras.src.saving import saving_lib
 
 MODELS = {}
@@ -312,7 +314,7 @@ def build(name):
     keras.utils.clear_session()
     keras.utils.set_random_seed(1)
     model = make()
-    model.compile(optimizer=optimizer(), loss="mse", jit_compile=False if keras.backend.backend() == "numpy" else "auto")
+    model.compile(optimizer=optimizer(), loss=keras.losses.MeanSquaredError(), jit_compile=False if keras.backend.backend() == "numpy" else "auto")
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -342,6 +344,24 @@ def randomize(model, seed):
 def values(model):
     """Every variable's value, by its place and path."""
     return {f"{i} {v.path}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables(model))}
+
+
+def load(path):
+    """keras.models.load_model(), with the state of the optimizer.
+
+    Of a legacy file Keras 3 does not set it: it builds the optimizer for `model._trainable_variables`, and models whose
+    layers hold the variables have none there. (Nor does `set_weights` set what an inner optimizer has.) So it is done here.
+    """
+    model = keras.models.load_model(path)
+    if str(path).endswith(".h5"):
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        optimizer.build(model.trainable_variables)
+        with h5py.File(path) as file:
+            state = legacy_h5_format.load_optimizer_weights_from_hdf5_group(file)
+            for variable, value in zip(optimizer.variables, state, strict=True):
+                variable.assign(np.asarray(value))
+        model.compile(optimizer, model.loss, jit_compile=model.jit_compile)
+    return model
 
 
 class Recorder(saving_lib.H5IOStore):

@@ -51,7 +51,7 @@ def seeds(model):
 def loaded(path, fresh):
     """A model with all that the file has; weights go into the fresh one, which is long in compiling."""
     if "weights" not in os.path.basename(path):
-        return keras.models.load_model(path)
+        return models.load(path)
     models.randomize(fresh, 9)
     fresh.load_weights(path)
     return fresh
@@ -74,13 +74,20 @@ def resume(name, directory, formats, lib):
     assert len(set(expected)) == STEPS and len(set(tensors)) > 2
     results, fresh = {}, models.build(name)
     for ending, path in paths.items():
-        other = loaded(path, fresh)
-        for v, state in zip(seeds(other), states, strict=True):
-            v.assign(state)
-        found = train(other)
-        wrong = differences(end, models.values(other))
-        results[ending] = "" if found == expected and not wrong else f"losses {found}, not {expected}; {wrong} differ"
+        try:
+            results[ending] = goes_on(loaded(path, fresh), states, expected, end)
+        except Exception:
+            results[ending] = traceback.format_exc()
     return results
+
+
+def goes_on(model, states, expected, end):
+    """What differs when the model is trained on."""
+    for v, state in zip(seeds(model), states, strict=True):
+        v.assign(state)
+    found = train(model)
+    wrong = differences(end, models.values(model))
+    return "" if found == expected and not wrong else f"losses {found}, not {expected}; {wrong} differ"
 
 
 def main(directory, formats):
@@ -90,10 +97,7 @@ def main(directory, formats):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     lib, results = Lib(), {}
     for name in models.MODELS:
-        try:
-            results[name] = resume(name, directory, formats, lib)
-        except Exception:
-            results[name] = dict.fromkeys(formats, traceback.format_exc())
+        results[name] = resume(name, directory, formats, lib)
         print(name, results[name], file=sys.stderr, flush=True)
     print(json.dumps(results))
 
