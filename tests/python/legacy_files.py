@@ -1,5 +1,6 @@
 """legacy_files.py save DIR: the models in Keras' formats, and a line of JSON for each: its name, and the paths of its
 layers' weights in the order of the legacy format. legacy_files.py check DIR: Keras loads what was made of these."""
+import glob
 import json
 import logging
 import os
@@ -28,6 +29,9 @@ def main(command, folder):
             print(json.dumps({"name": make.__name__, "order": order}))
         else:
             check(path)
+    for path in glob.glob(os.path.join(folder, "tf-*.keras")):
+        legacy = os.path.join(os.path.dirname(__file__), "../golden/legacy/good", os.path.basename(path)[:-len("keras")] + "h5")
+        same(keras.models.load_model(legacy, compile=False).weights, loaded(path).weights, path)
 
 
 def check(path):
