@@ -147,12 +147,11 @@ fn one_dataset_under_many_names_is_bounded() {
     let mut image = Image::empty();
     let data = image.put(&vec![7; size as usize]);
     let shared = image.put(&dataset(&[size], &contiguous(data, size)));
-    let links: Vec<_> = (0..60_000).map(|i| link(&format!("{i:05}"), shared)).collect();
+    let links: Vec<_> = (0..50_000).map(|i| link(&format!("{i:05}"), shared)).collect();
     let chunk = image.put(&links.concat());
     let len = links.concat().len() as u64;
     image.root(&header(&[group_mark(), message(kind::CONTINUATION, &words(&[chunk, len]))]));
-    let why = image.refusal();
-    assert!(why.contains("more than a file of this size can hold"), "{why}");
+    assert!(image.refusal().contains("same datasets over and over"));
 }
 
 /// Groups in groups, and names that fill the memory.
@@ -309,7 +308,7 @@ fn a_file_that_changes_is_an_error() {
     for format in OURS {
         let (bytes, _) = ours(format);
         let path = scratch.write("file", &bytes);
-        let reader = Reader::open_without_library(&path).unwrap();
+        let reader = Reader::open(&path).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         let spec = &reader.tensors()[0];
         let mut out = vec![0; spec.nbytes() as usize];

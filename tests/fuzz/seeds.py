@@ -110,6 +110,7 @@ def models():
     model.optimizer.build(model.trainable_variables)
     model.save_weights(path("hdf5", "keras.weights.h5"))
     model.save(path("keras", "keras.keras"))
+    model.save(path("legacy", "keras.h5"))
     with zipfile.ZipFile(path("keras", "keras.keras")) as archive:
         config = archive.read("config.json")
     path("config", "keras.json").write_bytes(config)

@@ -21,6 +21,7 @@ pub struct Ours {
 /// What is in them.
 pub struct Truth {
     pub tensors: HashMap<String, (TensorSpec, Vec<u8>)>,
+    /// Where a checksum guards it.
     pub config: Option<&'static str>,
     /// Where in each file the data of the tensors begins, behind all metadata.
     pub data_at: Vec<usize>,
@@ -38,9 +39,8 @@ impl Ours {
         let data = data(&schema, &mut Random(1));
         let mut assets = Assets::new();
         assets.set("vocabulary.txt", b"one\ntwo\nthree\n").unwrap();
-        let config = (format == Format::Keras).then_some(CONFIG);
         let options = Options {
-            config,
+            config: matches!(format, Format::Keras | Format::LegacyH5).then_some(CONFIG),
             assets: &assets,
             state_capacity: 100,
             max_shard_bytes: 400,
@@ -58,6 +58,7 @@ impl Ours {
         }
         let specs = schema.tensors().iter().zip(data);
         let tensors = specs.map(|(spec, bytes)| (spec.path.clone(), (spec.clone(), bytes))).collect();
+        let config = (format == Format::Keras).then_some(CONFIG);
         Ours { files, truth: Truth { tensors, config, data_at } }
     }
 }

@@ -199,7 +199,7 @@ fn read(path: &Path, nbytes: &mut u64) -> Result<Found, String> {
         assert!(matches!(e.status(), Status::Format | Status::Unsupported), "{:?}: {e}", e.status());
         e.message().to_owned()
     };
-    let reader = Reader::open_without_library(path).map_err(refused)?;
+    let reader = Reader::open(path).map_err(refused)?;
     reader.verify().map_err(refused)?;
     reader.config().map_err(refused)?;
     reader.metadata().map_err(refused)?;

@@ -64,6 +64,8 @@ pub(super) struct Tree {
 const MAX_EXPANSION: u64 = 1032;
 /// And so many bytes more: a chunk that can hold much may hold little.
 const EXPANSION: u64 = 16 << 20;
+/// How many times the file's size the tensors may have that are in it as they are, by several names.
+const MAX_ALIASES: u64 = 16;
 
 /// The order of paths in a tree: component by component.
 pub(super) fn path_order(a: &str, b: &str) -> std::cmp::Ordering {
@@ -250,8 +252,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Refuses a file in which two datasets share bytes. (Two links to one dataset may.)
+    /// Refuses a file in which two datasets share bytes. (Two links to one dataset may, but not so many that a small
+    /// file is a long read.)
     fn check_overlap(&mut self) -> Result<()> {
+        let bytes = self.extents.iter().fold(0_u64, |sum, extent| sum.saturating_add(extent.1 - extent.0));
+        if bytes > self.meta.len().saturating_mul(MAX_ALIASES) {
+            return Err(damaged("its links lead to the same datasets over and over"));
+        }
         self.extents.sort_unstable();
         self.extents.dedup();
         for pair in self.extents.windows(2) {

@@ -1,4 +1,4 @@
-//! A `.keras` archive, through our own parsers.
+//! A `.keras` archive.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::in_file(bytes, |path| targets::checkpoint(path, false, &mut ())));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::in_file(bytes, |path| targets::checkpoint(path, &mut ())));

@@ -35,9 +35,8 @@ pub fn in_file(bytes: &[u8], test: impl FnOnce(&Path)) {
 }
 
 /// Does with a checkpoint all that a reader can do.
-pub fn checkpoint(path: &Path, library: bool, watch: &mut dyn Watch) {
-    let open = if library { Reader::open } else { Reader::open_without_library };
-    let Some(reader) = sound(open(path)) else { return };
+pub fn checkpoint(path: &Path, watch: &mut dyn Watch) {
+    let Some(reader) = sound(Reader::open(path)) else { return };
     watch.opened(&reader);
     for (i, spec) in reader.tensors().iter().enumerate() {
         assert!(spec.checked_nbytes().is_some(), "{spec:?}");
@@ -48,7 +47,7 @@ pub fn checkpoint(path: &Path, library: bool, watch: &mut dyn Watch) {
     watch.texts(config.as_deref(), state);
     sound(reader.metadata());
     let of_its_own = training_state(path);
-    assert!(library || state.is_none() || of_its_own.as_deref() == state);
+    assert!(state.is_none() || of_its_own.as_deref() == state);
     let verified = sound(reader.verify()).is_some();
 
     let mut wrong = 0;

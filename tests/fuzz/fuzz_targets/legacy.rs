@@ -1,0 +1,4 @@
+//! A legacy `.h5` of a whole model.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::in_file(bytes, |path| targets::checkpoint(path, &mut ())));
