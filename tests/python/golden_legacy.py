@@ -1,8 +1,9 @@
 """Makes the golden files of former versions: golden_legacy.py DIRECTORY, in an environment with TensorFlow 2.15 or 2.13
-(Python 3.11; `pip install tensorflow-cpu==2.15.*`). The test imports it with Keras 3 for what the files hold: the
+(Python 3.11; `pip install tensorflow-cpu==2.15.*`); with Keras 3 alone, the legacy file of our own. The test imports it with Keras 3 for what the files hold: the
 values are small integers that follow from the order of the variables, and the paths of Keras 3 are written down here.
 """
 import io
+import json
 import os
 import sys
 import zipfile
@@ -139,5 +140,23 @@ def former(folder):
             describe(path, in_file(io.BytesIO(z.read("model.weights.h5"))))
 
 
+def ours(folder):
+    from capi import Lib
+    model, weights, paths = made(nested)
+    order = sorted(range(len(paths)), key=lambda i: i in (4, 5))  # the moving statistics behind what is trained
+    tensors = {paths[i]: np.asarray(weights[i]) for i in order}
+    tensors["optimizer/vars/0"] = np.array(7, "int32")
+    tensors["layers/dropout/seed_generator/vars/0"] = np.array([1, 2], "uint32")
+    config = json.dumps(keras.saving.serialize_keras_object(model))
+    path = os.path.join(folder, "libckpt-0.1-nested.h5")
+    Lib().save(path, tensors, {"layers/functional": "outer"}, config)
+    describe(path, tensors)
+    with open(path + ".expected", "a") as f:
+        # The configuration names the layer without weights.
+        f.write(f"@name layers/functional/vars outer\n@name layers/input_layer/vars {model.layers[0].name}\n")
+        f.write(f"@config {zlib.crc32(config.encode()):08x}\n")
+
+
 if __name__ == "__main__":
-    {"2.15": legacy, "2.13": former}[tf.__version__[:4]](sys.argv[1])
+    version = tf.__version__[:4] if "tf" in globals() else "ours"
+    {"2.15": legacy, "2.13": former, "ours": ours}[version](sys.argv[1])
