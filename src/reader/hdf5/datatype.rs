@@ -36,27 +36,43 @@ impl Encoding {
             dst.copy_from_slice(src);
             return Ok(());
         }
-        for (from, to) in src.chunks_exact(self.size).zip(dst.chunks_exact_mut(dtype.size())) {
-            if self.size == dtype.size() {
-                to.copy_from_slice(from);
-                to.reverse();
-                continue;
-            }
-            let mut value = [0; 8];
-            if let Some(value) = value.get_mut(..self.size) {
-                value.copy_from_slice(from);
-                if self.big_endian {
-                    value.reverse();
-                }
-            }
-            match (to, u64::from_le_bytes(value)) {
-                ([to], value @ (0 | 1)) => *to = value as u8,
-                (_, value) => {
-                    return Err(damaged(format!("it is a boolean, and one of its values is {value}")));
-                }
+        match (self.size, dtype.size()) {
+            (2, 2) => swap::<2>(src, dst),
+            (4, 4) => swap::<4>(src, dst),
+            (8, 8) => swap::<8>(src, dst),
+            _ => return self.narrow(src, dst),
+        }
+        Ok(())
+    }
+
+    /// Booleans of several bytes.
+    fn narrow(self, src: &[u8], dst: &mut [u8]) -> Result<()> {
+        for (from, to) in src.chunks_exact(self.size).zip(dst) {
+            match self.number(from)? {
+                value @ (0 | 1) => *to = value as u8,
+                value => return Err(damaged(format!("it is a boolean, and one of its values is {value}"))),
             }
         }
         Ok(())
+    }
+
+    /// The number that an element is.
+    fn number(self, element: &[u8]) -> Result<u64> {
+        let mut bytes = [0; 8];
+        let bytes = bytes.get_mut(..element.len()).unwrap_or_default();
+        bytes.copy_from_slice(element);
+        if self.big_endian {
+            bytes.reverse();
+        }
+        Cursor::new(bytes).number(element.len())
+    }
+}
+
+/// Elements of the other byte order.
+fn swap<const N: usize>(src: &[u8], dst: &mut [u8]) {
+    for (from, to) in src.as_chunks::<N>().0.iter().zip(dst.as_chunks_mut::<N>().0) {
+        *to = *from;
+        to.reverse();
     }
 }
 
@@ -127,13 +143,7 @@ fn boolean(version: u8, members: u16, size: u32, mut c: Cursor) -> Result<Option
     }
     let mut values = [0; 2];
     for value in &mut values {
-        let mut raw = [0; 8];
-        let raw = raw.get_mut(..encoding.size).unwrap_or_default();
-        raw.copy_from_slice(c.take(encoding.size)?);
-        if encoding.big_endian {
-            raw.reverse();
-        }
-        *value = Cursor::new(raw).number(encoding.size)?;
+        *value = encoding.number(c.take(encoding.size)?)?;
     }
     Ok(match (names, values) {
         ([b"FALSE", b"TRUE"], [0, 1]) | ([b"TRUE", b"FALSE"], [1, 0]) => Some((Dtype::Bool, encoding)),

@@ -53,6 +53,11 @@ impl<'a> Metadata<'a> {
         self.source.len()
     }
 
+    /// Lets no more than `budget` bytes be looked at from here on.
+    pub fn limit(&mut self, budget: u64) {
+        self.budget = self.budget.min(budget);
+    }
+
     /// Takes `work` bytes from the budget.
     pub fn charge(&mut self, work: u64) -> Result<()> {
         match self.budget.checked_sub(work) {

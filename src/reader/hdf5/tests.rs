@@ -1,5 +1,9 @@
 //! Files made by hand to do harm: each must be refused, quickly, with the reason.
 
+mod chunks;
+mod dense;
+mod storage;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -76,13 +80,23 @@ fn compact() -> Vec<u8> {
 }
 
 fn dataset(dims: &[u64], datatype: &[u8], layout: &[u8]) -> Vec<u8> {
-    let mut space = vec![1, dims.len() as u8, 0, 0, 0, 0, 0, 0];
+    dataset_with(dims, None, datatype, layout, &[])
+}
+
+/// A dataset that can grow, or that has more messages.
+fn dataset_with(
+    dims: &[u64],
+    max: Option<&[u64]>,
+    datatype: &[u8],
+    layout: &[u8],
+    more: &[Vec<u8>],
+) -> Vec<u8> {
+    let mut space = vec![1, dims.len() as u8, u8::from(max.is_some()), 0, 0, 0, 0, 0];
     space.extend(words(dims));
-    header(&[
-        message(kind::DATASPACE, &space),
-        message(kind::DATATYPE, datatype),
-        message(kind::LAYOUT, layout),
-    ])
+    space.extend(words(max.unwrap_or_default()));
+    let messages =
+        [message(kind::DATASPACE, &space), message(kind::DATATYPE, datatype), message(kind::LAYOUT, layout)];
+    header(&[&messages, more].concat())
 }
 
 const INT8: [u8; 12] = [0x10, 8, 0, 0, 1, 0, 0, 0, 0, 0, 8, 0];
@@ -112,6 +126,29 @@ fn with_datasets(datasets: &[Vec<u8>]) -> Image {
 
 fn refusal(image: Image) -> String {
     image.read().expect_err("it was read").to_string()
+}
+
+/// The first tensor of a file, decoded.
+fn decoded(image: Image) -> Result<Vec<u8>> {
+    let tree = image.read()?;
+    let (spec, place) = &tree.tensors[0];
+    let mut bytes = vec![0xee; spec.nbytes() as usize];
+    let start = Instant::now();
+    match place {
+        Place::Here(offset) => tree.source.read_at(*offset, &mut bytes)?,
+        Place::Decoded(header) => decode(&tree.source, *header, spec, &mut bytes)?,
+    }
+    assert!(start.elapsed() < Duration::from_secs(2));
+    Ok(bytes)
+}
+
+fn undecoded(image: Image) -> String {
+    decoded(image).expect_err("it was read").to_string()
+}
+
+/// A structure with its checksum.
+fn sealed(body: &[u8]) -> Vec<u8> {
+    [body, &checksum::lookup3(body).to_le_bytes()].concat()
 }
 
 #[test]

@@ -22,13 +22,21 @@ struct Array {
     width: u64,
     /// Elements of a page.
     page: u64,
+    /// The first number that is not wanted.
+    end: u64,
 }
 
 type Visit<'v> = dyn FnMut(u64, &[u8]) -> Result<()> + 'v;
 
-/// Visits the elements of the array at `address`, each with its number; those of blocks and pages never written
-/// are left out.
-pub(super) fn each(meta: &mut Metadata, address: u64, filtered: bool, visit: &mut Visit) -> Result<()> {
+/// Visits the elements of the array at `address`, each with its number. Blocks and pages that were never written, or
+/// hold none below `end`, are left out.
+pub(super) fn each(
+    meta: &mut Metadata,
+    address: u64,
+    filtered: bool,
+    end: u64,
+    visit: &mut Visit,
+) -> Result<()> {
     let mut c = Cursor::new(verified(meta.get(address, HEADER)?, "extensible array")?);
     c.magic(b"EAHD\0", "extensible array")?;
     let (kind, size, bits) = (c.u8()?, c.u8()?, c.u8()?);
@@ -46,7 +54,7 @@ pub(super) fn each(meta: &mut Metadata, address: u64, filtered: bool, visit: &mu
         return Ok(());
     }
     let page = 1_u64.checked_shl(page_bits.into()).unwrap_or(u64::MAX);
-    let array = Array { address, size, width: u64::from(bits).div_ceil(8), page };
+    let array = Array { address, size, width: u64::from(bits).div_ceil(8), page, end };
 
     let addresses = 2 * (u64::from(pointers) - 1) + u64::from(blocks - direct);
     let block = meta.get_vec(index, PREFIX + inside * size + addresses * 8 + CHECKSUM)?;
@@ -83,7 +91,7 @@ impl Array {
         len: u64,
         visit: &mut Visit,
     ) -> Result<()> {
-        if at == u64::MAX {
+        if at == u64::MAX || first >= self.end {
             return Ok(());
         }
         let pages = if len > self.page { len / self.page } else { 0 };
@@ -114,7 +122,7 @@ impl Array {
         written: Option<(&[u8], u64)>,
         visit: &mut Visit,
     ) -> Result<()> {
-        if at == u64::MAX {
+        if at == u64::MAX || first >= self.end {
             return Ok(());
         }
         let paged = len > self.page;
@@ -131,7 +139,8 @@ impl Array {
         c.take(self.width as usize)?;
         let Some((bitmap, from)) = written else { return elements(c.rest(), self.size, first, visit) };
         let page_bytes = self.page * self.size + CHECKSUM;
-        for n in (0..len / self.page).filter(|n| bit(bitmap, from + n)) {
+        let wanted = (self.end - first).div_ceil(self.page).min(len / self.page);
+        for n in (0..wanted).filter(|n| bit(bitmap, from + n)) {
             let at = at.saturating_add(prefix + CHECKSUM + n * page_bytes);
             let page = verified(meta.get(at, page_bytes)?, "page of an extensible array")?;
             elements(page, self.size, first.saturating_add(n * self.page), visit)?;

@@ -12,11 +12,13 @@ const HEADER: u64 = 28;
 const PREFIX: u64 = 14;
 const CHECKSUM: u64 = 4;
 
-/// Visits the elements of the array at `address`, each with its number; those of pages never written are left out.
+/// Visits the elements of the array at `address`, each with its number. Pages that were never written, or hold none
+/// below `end`, are left out.
 pub(super) fn each(
     meta: &mut Metadata,
     address: u64,
     filtered: bool,
+    end: u64,
     visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut c = Cursor::new(verified(meta.get(address, HEADER)?, "fixed array")?);
@@ -41,7 +43,7 @@ pub(super) fn each(
         return elements(c.rest(), size, 0, visit);
     }
     let first = block.saturating_add(PREFIX + inside + CHECKSUM);
-    for n in (0..pages).filter(|&n| bit(c.rest(), n)) {
+    for n in (0..pages.min(end.div_ceil(page))).filter(|&n| bit(c.rest(), n)) {
         let at = first.saturating_add(n * (page * size + CHECKSUM));
         let len = page.min(count - n * page) * size;
         elements(verified(meta.get(at, len + CHECKSUM)?, "page of a fixed array")?, size, n * page, visit)?;

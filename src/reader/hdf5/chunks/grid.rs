@@ -148,6 +148,12 @@ impl Order {
             .try_fold(0, |n: u64, axis| n.checked_mul(*self.most.get(axis)?)?.checked_add(*place.get(axis)?))
     }
 
+    /// The number behind that of the last chunk in the shape.
+    pub fn end(&self, grid: &Grid) -> u64 {
+        let last: Vec<u64> = grid.counts.iter().map(|count| count.saturating_sub(1)).collect();
+        self.number(&last).and_then(|n| n.checked_add(1)).unwrap_or(u64::MAX)
+    }
+
     /// The place of the chunk with the number `n`.
     pub fn place(&self, mut n: u64, place: &mut [u64]) {
         for axis in self.axes().rev() {

@@ -59,6 +59,11 @@ pub(super) struct Chunk<'a> {
     pub skipped: u32,
 }
 
+/// Bytes of an index that may be looked at, for each chunk and for the rest: datasets that share an index are not to
+/// take the time of its size each.
+const ENTRY: u64 = 512;
+const SMALL: u64 = 256 << 10;
+
 type Visit<'v> = dyn FnMut(&Chunk) -> Result<()> + 'v;
 
 impl Chunks {
@@ -99,6 +104,7 @@ impl Chunks {
     /// grid is visited, but a damaged index may name one several times.
     pub fn each(&self, meta: &mut Metadata, grid: &Grid, filtered: bool, visit: &mut Visit) -> Result<()> {
         let Some(address) = self.address else { return Ok(()) };
+        meta.limit(grid.count().saturating_mul(ENTRY).saturating_add(SMALL));
         let mut visit = |chunk: &Chunk| {
             if !grid.contains(chunk.place) {
                 return Err(damaged(format!("its chunk {:?} lies outside its shape", chunk.place)));
@@ -133,13 +139,13 @@ impl Chunks {
             }
             Index::Fixed => {
                 let order = grid.order(None)?;
-                fixed::each(meta, address, filtered, &mut |n, element| {
+                fixed::each(meta, address, filtered, order.end(grid), &mut |n, element| {
                     self.entry(grid, &order, n, element, &mut visit)
                 })
             }
             Index::Extensible => {
                 let order = grid.order(Some(grid.growing()?))?;
-                extensible::each(meta, address, filtered, &mut |n, element| {
+                extensible::each(meta, address, filtered, order.end(grid), &mut |n, element| {
                     self.entry(grid, &order, n, element, &mut visit)
                 })
             }

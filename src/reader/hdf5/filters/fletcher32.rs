@@ -22,11 +22,15 @@ pub(super) fn check(bytes: &mut Vec<u8>) -> Result<()> {
 fn sum(bytes: &[u8]) -> u32 {
     let fold = |n: u32| (n & 0xffff) + (n >> 16);
     let (mut a, mut b) = (0_u32, 0_u32);
-    let mut words = bytes.chunks(720);
-    for block in &mut words {
-        for word in block.chunks(2) {
-            let high = word.first().copied().unwrap_or(0);
-            a += u32::from(u16::from_be_bytes([high, word.get(1).copied().unwrap_or(0)]));
+    // The sums of so many words do not overflow.
+    for block in bytes.chunks(720) {
+        let (words, odd) = block.as_chunks::<2>();
+        for word in words {
+            a += u32::from(u16::from_be_bytes(*word));
+            b += a;
+        }
+        if let [high] = odd {
+            a += u32::from(*high) << 8;
             b += a;
         }
         (a, b) = (fold(a), fold(b));
