@@ -5,6 +5,8 @@
 mod hostile_support;
 mod layout_support;
 mod meter;
+#[path = "fuzz_support/ours.rs"]
+mod ours;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -15,10 +17,8 @@ use ckpt::reader::{Reader, training_state};
 use ckpt::session::save_counter;
 use ckpt::tensor::{Dtype, max_path_bytes};
 use hostile_support::*;
-use layout_support::{Random, Scratch, data, materialize};
-
-const CONFIG: &str = r#"{"module": "keras", "class_name": "Sequential", "config": {}}"#;
-const STATE: &[u8] = br#"{"save": 3, "epoch": 3}"#;
+use layout_support::{Scratch, materialize};
+use ours::Ours;
 
 /// A small file of ours, and its tensors by path.
 fn ours(format: Format) -> (Vec<u8>, Vec<(String, Vec<u8>)>) {
@@ -32,23 +32,25 @@ fn ours(format: Format) -> (Vec<u8>, Vec<(String, Vec<u8>)>) {
         schema.add(path, dtype, shape).unwrap();
     }
     schema.set_name("layers/dense", "dense").unwrap();
-    let data = data(&schema, &mut Random(1));
-    let config = (format == Format::Keras).then_some(CONFIG);
-    let options = Options { config, state_capacity: 32, ..Options::default() };
-    let bytes = materialize(&mut plan(&schema, format, &options).unwrap(), &data, STATE);
-    let paths = schema.tensors().iter().map(|spec| spec.path.clone());
-    (bytes, paths.zip(data).collect())
+    let Ours { mut files, truth } = Ours::of(&schema, format);
+    let tensors = truth.tensors.into_iter().map(|(path, (_, bytes))| (path, bytes)).collect();
+    (files.swap_remove(0).1, tensors)
 }
 
 const OURS: [Format; 2] = [Format::WeightsH5, Format::Keras];
+const SINGLE_FILES: [Format; 4] = [Format::WeightsH5, Format::Keras, Format::LegacyH5, Format::Safetensors];
 
 #[test]
 fn every_truncation_is_refused() {
-    for format in OURS {
+    let scratch = Scratch::new("hostile-cut");
+    for format in SINGLE_FILES {
         let (bytes, tensors) = ours(format);
-        assert_eq!(attack(&bytes).unwrap().tensors.len(), tensors.len());
-        for len in 0..bytes.len() {
-            refusal(&bytes[..len]);
+        let path = scratch.write("file", &bytes);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        assert_eq!(attack_path(&path, bytes.len() as u64, 0).unwrap().tensors.len(), tensors.len());
+        for len in (0..bytes.len() as u64).rev() {
+            file.set_len(len).unwrap();
+            attack_path(&path, len, 0).expect_err("it was read");
         }
     }
 }
@@ -56,13 +58,13 @@ fn every_truncation_is_refused() {
 #[test]
 fn every_flipped_bit_is_found_or_does_no_harm() {
     let scratch = Scratch::new("hostile-bits");
-    for format in OURS {
+    for format in SINGLE_FILES {
         let (mut bytes, tensors) = ours(format);
         let path = scratch.write("file", &bytes);
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         let (mut refused, mut harmless) = (0, 0);
-        // Of an archive, whose weights are the same, one bit of each byte.
-        let step = if format == Format::Keras { 9 } else { 1 };
+        // Of the larger files, whose datasets are the same, one bit of each byte.
+        let step = if matches!(format, Format::Keras | Format::LegacyH5) { 9 } else { 1 };
         for at in (0..bytes.len() * 8).step_by(step) {
             bytes[at / 8] ^= 1 << (at % 8);
             file.write_all_at(&bytes[at / 8..=at / 8], at as u64 / 8).unwrap();

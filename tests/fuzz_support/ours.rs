@@ -1,4 +1,5 @@
 //! Small files of our own, and what is in them.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::HashMap;
 
@@ -36,7 +37,12 @@ impl Ours {
             schema.add(&format!("many/{i}"), dtype, &[]).unwrap();
         }
         schema.set_name("layers/dense_1", "größe").unwrap();
-        let data = data(&schema, &mut Random(1));
+        Ours::of(&schema, format)
+    }
+
+    /// These tensors.
+    pub fn of(schema: &Schema, format: Format) -> Ours {
+        let data = data(schema, &mut Random(1));
         let mut assets = Assets::new();
         assets.set("vocabulary.txt", b"one\ntwo\nthree\n").unwrap();
         let options = Options {
@@ -46,7 +52,7 @@ impl Ours {
             max_shard_bytes: 400,
             ..Options::default()
         };
-        let mut layout = plan(&schema, format, &options).unwrap();
+        let mut layout = plan(schema, format, &options).unwrap();
         let stamp = Stamp { state: STATE.to_vec(), date: DATE };
         layout.name_companions(&format!("{format:?}.weights.json"), 1, &stamp).unwrap();
         layout.seal(&data.iter().map(|bytes| crc32fast::hash(bytes)).collect::<Vec<_>>(), &stamp).unwrap();
