@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 
 import models
-import test_legacy
 from capi import Failure, Lib
 from hdf5 import assert_same, contents
+from test_models import CANNOT_LOAD, CANNOT_WRITE, as_legacy
 from test_keras import FILES, with_assets  # noqa: F401 (a fixture)
 
 lib = Lib()
 ENDINGS = ["weights.h5", "keras", "h5", "weights.json", "safetensors"]
 WEIGHTS_ONLY = {"weights.h5", "weights.json"}
+
+# What has no order in a file of today, and needs one in the legacy format.
+NO_ORDER = {
+    "containers": "layers within a layer of the user's own",
+    "quantized": "of a quantized layer the bias alone is trained",
+}
+# The configuration that Keras writes into its own legacy file, it does not understand when it reads it.
+CANNOT_READ_ITS_OWN = "attention"
 
 
 def convert(src, dst):
@@ -37,7 +45,7 @@ def keras_reads(path, model, want):
         models.randomize(model, 3)
         model.load_weights(path)
     else:
-        model = test_legacy.load(path) if path.suffix == ".h5" else keras.models.load_model(path)
+        model = models.load(path)
     assert_same(dict(enumerate(models.values(model).values())), want)
 
 
@@ -50,19 +58,23 @@ def test_keras_reads_what_becomes_of_a_model(name, tmp_path):
     for ending in ENDINGS:
         to = convert(tmp_path / "k.keras", tmp_path / f"to.{ending}")
         assert_same(lib.read(to), tensors)
-        keras_reads(to, model, want)
+        if ending != "h5" or name not in CANNOT_LOAD | NO_ORDER:
+            keras_reads(to, model, want)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", sorted(models.MODELS.keys() - CANNOT_WRITE.keys() - NO_ORDER.keys()))
 def test_keras_reads_what_becomes_of_a_legacy_file(name, tmp_path):
     """From a .h5 that Keras wrote to what Keras writes today."""
     model, want = built(name)
     model.save(tmp_path / "k.h5")
-    model.save_weights(tmp_path / "k.weights.h5")
     to = convert(tmp_path / "k.h5", tmp_path / "to.weights.h5")
-    stored = {p: a for p, a in lib.read(tmp_path / "k.weights.h5").items() if "seed_generator" not in p}
-    assert_same(lib.read(to), stored)
-    keras_reads(convert(tmp_path / "k.h5", tmp_path / "to.keras"), model, want)
+    assert_same(lib.read(to), as_legacy(*models.saved(model))[0])
+    convert(tmp_path / "k.h5", tmp_path / "to.keras")
+    if name == CANNOT_READ_ITS_OWN:
+        with pytest.raises(TypeError, match="score_mode"):
+            keras.models.load_model(tmp_path / "k.h5")
+    else:
+        keras_reads(tmp_path / "to.keras", model, want)
 
 
 @pytest.mark.parametrize("src", ENDINGS)
