@@ -50,7 +50,7 @@ fn reads_what_the_layouts_write() {
         let data = data(&schema, &mut r);
         for format in [Format::WeightsH5, Format::Keras] {
             let path = scratch.write("file", &file(&schema, &data, format));
-            let reader = Reader::open_without_library(&path).unwrap();
+            let reader = Reader::open(&path).unwrap();
             assert_eq!(reader.tensors().len(), schema.tensors().len());
             let places: Vec<_> = schema.tensors().iter().map(|t| reader.find(&t.path).unwrap()).collect();
             let targets: Vec<_> = schema.tensors().iter().map(|t| Whole::new(t.nbytes())).collect();
@@ -79,7 +79,7 @@ fn opens(schema: &Schema, scratch: &Scratch) -> bool {
         return false;
     };
     let bytes = materialize(&mut layout, &vec![vec![]; schema.tensors().len()], STATE);
-    let reader = Reader::open_without_library(&scratch.write("file", &bytes)).unwrap();
+    let reader = Reader::open(&scratch.write("file", &bytes)).unwrap();
     assert_eq!(reader.tensors().len(), schema.tensors().len());
     true
 }
@@ -130,7 +130,7 @@ struct Tally {
 
 /// Opens a damaged file. What it gives must be true: `single` says that one byte alone is wrong.
 fn judge(path: &std::path::Path, schema: &Schema, data: &[Vec<u8>], single: bool, tally: &mut Tally) {
-    let reader = match Reader::open_without_library(path) {
+    let reader = match Reader::open(path) {
         Ok(reader) => reader,
         Err(error) => {
             assert!(matches!(error.status(), Status::Format | Status::Unsupported), "{error}");

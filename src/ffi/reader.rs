@@ -100,10 +100,9 @@ unsafe fn open(
     // SAFETY: this function's contract.
     let path = Path::new(unsafe { string(path, "path") }?);
     let out = some(out, "out")?;
-    let reader = match args::flags(flags, &[NO_LIBRARY], "flags")? & NO_LIBRARY {
-        0 => Reader::open(path)?,
-        _ => Reader::open_without_library(path)?,
-    };
+    // No HDF5 library is asked in any case: there is none in this one.
+    args::flags(flags, &[NO_LIBRARY], "flags")?;
+    let reader = Reader::open(path)?;
     out.write(into_handle(ckpt_reader {
         paths: reader.tensors().iter().map(|_| OnceLock::new()).collect(),
         reader,

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 
 use super::checksums::Checksums;
 use super::hdf5::{self, Place};
-use super::library::Library;
 use super::source::{Source, damaged, zeros};
 use super::too_large;
 use super::zip::Archive;
-use crate::error::{Result, Status};
+use crate::error::Result;
 use crate::tensor::TensorSpec;
 
 /// A file, or the part of one, that holds tensors.
@@ -17,7 +16,6 @@ pub(super) struct File {
     /// The stretch that places refer to.
     pub source: Source,
     pub checksums: Checksums,
-    pub library: Library,
 }
 
 impl File {
@@ -25,10 +23,7 @@ impl File {
     pub fn decode(&self, place: Place, spec: &TensorSpec, dst: &mut [u8]) -> Result<()> {
         match place {
             Place::Here(offset) => self.source.read_at(offset, dst),
-            Place::Decoded(header) => match hdf5::decode(&self.source, header, spec, dst) {
-                Err(e) if e.status() == Status::Unsupported => self.library.read(header, spec, dst, e),
-                done => done,
-            },
+            Place::Decoded(header) => hdf5::decode(&self.source, header, spec, dst),
         }
     }
 

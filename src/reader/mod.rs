@@ -10,8 +10,7 @@
 //! - `index`: which files beside it an index names; `json`: JSON within bounds.
 //! - `former`: what former versions of Keras called the variables.
 //! - `zip`: the members of an archive.
-//! - `hdf5`: our own bounded parser of HDF5 metadata.
-//! - `library`: the HDF5 library, for what that parser does not know; holds all `unsafe` of the reader.
+//! - `hdf5`: our own bounded reader of HDF5 files.
 //! - `checksums`: the table of the checksums that this library writes.
 //! - `load`: many tensors at once, in parallel; `floats`: those of one width as those of another.
 
@@ -25,7 +24,6 @@ mod index;
 mod json;
 mod keras;
 mod legacy;
-mod library;
 mod load;
 mod safetensors;
 mod shards;
@@ -66,16 +64,7 @@ impl Reader {
     /// damaged, or refers to bytes outside itself (soft and external links, virtual and external datasets);
     /// `Unsupported` if it is packed in a way that Keras does not use.
     pub fn open(path: &Path) -> Result<Reader> {
-        Reader::open_with(path, &Opening { library: true, only: None })
-    }
-
-    /// As [`Reader::open`], but never hands anything to the HDF5 library, whose own parser is not made for files
-    /// from strangers: what only it reads is `Unsupported`.
-    ///
-    /// # Errors
-    /// As [`Reader::open`].
-    pub fn open_without_library(path: &Path) -> Result<Reader> {
-        Reader::open_with(path, &Opening { library: false, only: None })
+        Reader::open_with(path, &Opening { only: None })
     }
 
     fn open_with(path: &Path, opening: &Opening) -> Result<Reader> {
@@ -248,8 +237,6 @@ const ASSETS: &str = "assets/";
 
 /// How a checkpoint is opened.
 struct Opening<'a> {
-    /// Whether the HDF5 library may be asked for what our own parser does not know.
-    library: bool,
     /// Only what is under this name at the root of the HDF5 files.
     only: Option<&'a str>,
 }
@@ -302,7 +289,7 @@ fn read_index(source: &Source, opening: &Opening) -> Result<Content> {
 
 /// The training state in a checkpoint, where it has one that is whole; what else the file holds is not looked at.
 pub fn training_state(path: &Path) -> Option<Vec<u8>> {
-    let own = Reader::open_with(path, &Opening { library: false, only: Some(weights::OWN_GROUP) }).ok()?;
+    let own = Reader::open_with(path, &Opening { only: Some(weights::OWN_GROUP) }).ok()?;
     own.state().ok()?.map(<[u8]>::to_vec)
 }
 

@@ -17,7 +17,6 @@ use super::content::{Content, File, Spot};
 use super::hdf5::path_order;
 use super::index::Index;
 use super::json::{Object, quoted};
-use super::library::Library;
 use super::source::{Source, damaged};
 use crate::error::Result;
 use crate::layout::safetensors::{MAX_HEADER, METADATA_KEY};
@@ -135,7 +134,7 @@ impl Part {
 }
 
 fn file(source: &Source, checksums: Checksums) -> File {
-    File { source: source.clone(), checksums, library: Library::new(false) }
+    File { source: source.clone(), checksums }
 }
 
 fn sorted(mut tensors: Vec<(TensorSpec, Spot)>) -> (Vec<TensorSpec>, Vec<Spot>) {

@@ -7,7 +7,6 @@ use super::Opening;
 use super::checksums::Checksums;
 use super::content::{Content, File, Spot};
 use super::hdf5::{self, Place};
-use super::library::Library;
 use super::source::Source;
 use super::{former, legacy};
 use crate::error::Result;
@@ -18,10 +17,8 @@ pub(super) const OWN_GROUP: &str = "libckpt";
 
 /// Reads the HDF5 file that begins at `origin`.
 pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
-    let mut library = Library::new(opening.library);
     let tree = hdf5::read(source, origin, opening.only)?;
-    library.attach(&tree.source);
-    let mut file = File { source: tree.source, checksums: Checksums::default(), library };
+    let mut file = File { source: tree.source, checksums: Checksums::default() };
     let (mut tensors, mut spots) =
         (Vec::with_capacity(tree.tensors.len()), Vec::with_capacity(tree.tensors.len()));
     let mut own = Vec::new();
