@@ -2,7 +2,7 @@
  * libckpt: model checkpoints for every trainer that can call C.
  *
  * What Keras' ModelCheckpoint is to Python: it decides when to save, where, what is best and what to keep, and writes
- * .keras and .weights.h5 files that Keras itself loads.
+ * every file that Keras itself loads (.keras, .weights.h5, .weights.json, .h5), and .safetensors for everyone else.
  *
  *   ckpt_on_epoch_end(c, epoch, logs, n);
  *   if (ckpt_should_save(c))
@@ -243,7 +243,8 @@ typedef enum ckpt_open_flags {
   CKPT_OPEN_DEFAULT = 0,
   /**
    * Nothing is handed to the HDF5 library, whose own parser is not made for files from strangers. What only it
-   * reads is CKPT_E_UNSUPPORTED; what Keras, h5py by default, and this library write needs none of it.
+   * reads is CKPT_E_UNSUPPORTED, now or when it is loaded; what Keras, h5py by default, and this library write needs
+   * none of it.
    */
   CKPT_OPEN_NO_HDF5_LIBRARY = 1,
 } ckpt_open_flags;
@@ -450,7 +451,8 @@ enum ckpt_status ckpt_options_set_mode(struct ckpt_options *options, ckpt_mode m
 enum ckpt_status ckpt_options_set_save_best_only(struct ckpt_options *options, bool save_best_only);
 
 /**
- * Saves the weights alone; false by default. The file path then ends in ".weights.h5", else in ".keras".
+ * Saves the weights alone; false by default. The file path then ends in ".weights.h5", ".weights.json" or
+ * ".safetensors", else in ".keras" or ".h5".
  */
 enum ckpt_status ckpt_options_set_save_weights_only(struct ckpt_options *options, bool save_weights_only);
 
@@ -504,8 +506,8 @@ enum ckpt_status ckpt_options_set_durability(struct ckpt_options *options, ckpt_
 enum ckpt_status ckpt_options_set_threads(struct ckpt_options *options, uint32_t threads);
 
 /**
- * Sets the most bytes of tensors in one file, where a checkpoint is made of several (".weights.json"); 10 GB by
- * default, as in Keras. A tensor that is larger has a file of its own. 0 is refused.
+ * Sets the most bytes of tensors in one file, where a checkpoint is made of several (".weights.json"); 5 GiB by
+ * default. A tensor that is larger has a file of its own. 0 is refused.
  */
 enum ckpt_status ckpt_options_set_max_shard_bytes(struct ckpt_options *options,
                                                   uint64_t bytes);
@@ -541,9 +543,9 @@ enum ckpt_status ckpt_options_set_keep_every(struct ckpt_options *options, uint6
  *                         names; "batch" in saves by batches only) and every metric of the logs:
  *                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
  *                         works, digit for digit as CPython prints it; attributes and indices do not. A template that
- *                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5"
- *                         with save_weights_only, else in ".keras": the one in place of the other is
- *                         CKPT_E_INVALID_ARGUMENT, another ending CKPT_E_UNSUPPORTED.
+ *                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5",
+ *                         ".weights.json" or ".safetensors" with save_weights_only, else in ".keras" or ".h5": the one
+ *                         kind in place of the other is CKPT_E_INVALID_ARGUMENT, another ending CKPT_E_UNSUPPORTED.
  * @param options_or_null  copied; NULL for Keras' defaults
  * @param out              not NULL; untouched on failure
  */
@@ -654,7 +656,7 @@ enum ckpt_status ckpt_load_best(struct ckpt *session, struct ckpt_model *model);
 
 /**
  * Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
- * template (a .keras file has its config), that its directory can be made and written to, and that a checkpoint
+ * template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
  * fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
  * every other. Not needed.
  */
@@ -725,7 +727,8 @@ enum ckpt_status ckpt_model_set_name(struct ckpt_model *model,
 enum ckpt_status ckpt_model_set_data(struct ckpt_model *model, const char *path, void *data);
 
 /**
- * Sets the config.json of a .keras file: what Keras' model.to_json() gives, or what it wrote into another file.
+ * Sets the configuration of a .keras file (its config.json) or a legacy .h5 file, which need one: what Keras'
+ * model.to_json() gives, or what it wrote into another file.
  *
  * @param config_json  UTF-8; a JSON object with Keras' "module", "class_name" and "config"; copied. Checked here: what
  *                     is not such an object is CKPT_E_INVALID_ARGUMENT.
@@ -735,11 +738,12 @@ enum ckpt_status ckpt_model_set_config(struct ckpt_model *model,
 
 /**
  * Sets one of the assets of a .keras file: what a layer keeps beside its weights, such as a vocabulary. A further
- * call with the name replaces the bytes. Assets are not part of a .weights.h5 file: they are not written to one.
+ * call with the name replaces the bytes. The other formats have no room for assets.
  *
  * @param name   UTF-8, below "assets/" in the archive: components joined by '/', none empty, ".", or "..", no
- *               backslash; 65,528 bytes at most; never both an asset and a directory of others. Keras hands a layer's
- *               load_assets() the directory "layers/<layer>", named as in ckpt_model_add().
+ *               backslash; at most 255 bytes in a component, 3,072 in all, so that it can be unpacked; never both an
+ *               asset and a directory of others. Keras hands a layer's load_assets() the directory
+ *               "layers/<layer>", named as in ckpt_model_add().
  * @param bytes  n bytes, copied; NULL is fine if n is 0
  */
 enum ckpt_status ckpt_model_set_asset(struct ckpt_model *model,
@@ -751,7 +755,7 @@ enum ckpt_status ckpt_model_set_asset(struct ckpt_model *model,
  * Sets an entry of what a .safetensors file says of itself (its "__metadata__"), such as "format". A further call
  * with the key replaces the value. The other formats have no room for it.
  *
- * @param key    UTF-8; copied
+ * @param key    UTF-8, not beginning with "libckpt.", which is ours; copied
  * @param value  UTF-8; copied
  */
 enum ckpt_status ckpt_model_set_metadata(struct ckpt_model *model,
@@ -761,7 +765,8 @@ enum ckpt_status ckpt_model_set_metadata(struct ckpt_model *model,
 /**
  * Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
  *
- * @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other
+ * @param path  its ending says what it is: ".keras" or ".h5" (CKPT_E_STATE without ckpt_model_set_config()), or of the
+ *              weights alone ".weights.h5", ".weights.json" (with its shards beside it) or ".safetensors"; other
  *              endings are CKPT_E_UNSUPPORTED. Missing directories are made.
  */
 enum ckpt_status ckpt_model_save(const struct ckpt_model *model,

@@ -194,7 +194,8 @@ pub unsafe extern "C" fn ckpt_model_set_data(
     })
 }
 
-/// Sets the config.json of a .keras file: what Keras' model.to_json() gives, or what it wrote into another file.
+/// Sets the configuration of a .keras file (its config.json) or a legacy .h5 file, which need one: what Keras'
+/// model.to_json() gives, or what it wrote into another file.
 ///
 /// @param config_json  UTF-8; a JSON object with Keras' "module", "class_name" and "config"; copied. Checked here: what
 ///                     is not such an object is CKPT_E_INVALID_ARGUMENT.
@@ -212,7 +213,7 @@ pub unsafe extern "C" fn ckpt_model_set_config(
 }
 
 /// Sets one of the assets of a .keras file: what a layer keeps beside its weights, such as a vocabulary. A further
-/// call with the name replaces the bytes. Assets are not part of a .weights.h5 file: they are not written to one.
+/// call with the name replaces the bytes. The other formats have no room for assets.
 ///
 /// @param name   UTF-8, below "assets/" in the archive: components joined by '/', none empty, ".", or "..", no
 ///               backslash; at most 255 bytes in a component, 3,072 in all, so that it can be unpacked; never both an
@@ -257,7 +258,8 @@ pub unsafe extern "C" fn ckpt_model_set_metadata(
 
 /// Saves one file, with no policy, durably: as a whole or not at all (see ckpt_save()).
 ///
-/// @param path  its ending says what it is: ".weights.h5" or ".keras" (which needs ckpt_model_set_config()); other
+/// @param path  its ending says what it is: ".keras" or ".h5" (CKPT_E_STATE without ckpt_model_set_config()), or of the
+///              weights alone ".weights.h5", ".weights.json" (with its shards beside it) or ".safetensors"; other
 ///              endings are CKPT_E_UNSUPPORTED. Missing directories are made.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_model_save(model: Option<&ckpt_model>, path: *const c_char) -> ckpt_status {

@@ -149,7 +149,8 @@ pub extern "C" fn ckpt_options_set_save_best_only(
     })
 }
 
-/// Saves the weights alone; false by default. The file path then ends in ".weights.h5", else in ".keras".
+/// Saves the weights alone; false by default. The file path then ends in ".weights.h5", ".weights.json" or
+/// ".safetensors", else in ".keras" or ".h5".
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_options_set_save_weights_only(
     options: Option<&mut ckpt_options>,

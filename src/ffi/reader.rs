@@ -52,7 +52,8 @@ pub enum ckpt_open_flags {
     /// Whatever can be read is.
     CKPT_OPEN_DEFAULT = 0,
     /// Nothing is handed to the HDF5 library, whose own parser is not made for files from strangers. What only it
-    /// reads is CKPT_E_UNSUPPORTED; what Keras, h5py by default, and this library write needs none of it.
+    /// reads is CKPT_E_UNSUPPORTED, now or when it is loaded; what Keras, h5py by default, and this library write needs
+    /// none of it.
     CKPT_OPEN_NO_HDF5_LIBRARY = 1,
 }
 

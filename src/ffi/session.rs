@@ -106,9 +106,9 @@ unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
 ///                         names; "batch" in saves by batches only) and every metric of the logs:
 ///                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
 ///                         works, digit for digit as CPython prints it; attributes and indices do not. A template that
-///                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5"
-///                         with save_weights_only, else in ".keras": the one in place of the other is
-///                         CKPT_E_INVALID_ARGUMENT, another ending CKPT_E_UNSUPPORTED.
+///                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5",
+///                         ".weights.json" or ".safetensors" with save_weights_only, else in ".keras" or ".h5": the one
+///                         kind in place of the other is CKPT_E_INVALID_ARGUMENT, another ending CKPT_E_UNSUPPORTED.
 /// @param options_or_null  copied; NULL for Keras' defaults
 /// @param out              not NULL; untouched on failure
 #[unsafe(no_mangle)]
@@ -310,7 +310,7 @@ pub unsafe extern "C" fn ckpt_load_best(session: *mut ckpt, model: Option<&mut c
 }
 
 /// Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
-/// template (a .keras file has its config), that its directory can be made and written to, and that a checkpoint
+/// template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
 /// fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
 /// every other. Not needed.
 #[unsafe(no_mangle)]

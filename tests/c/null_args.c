@@ -242,6 +242,7 @@ static void model(void) {
   FAILS(ckpt_model_set_metadata(m, not_utf8, "pt"), INVALID, "key is not UTF-8");
   FAILS(ckpt_model_set_metadata(m, "format", NULL), INVALID, "value is NULL");
   FAILS(ckpt_model_set_metadata(m, "format", not_utf8), INVALID, "value is not UTF-8");
+  FAILS(ckpt_model_set_metadata(m, "libckpt.x", "pt"), INVALID, "'libckpt.x'");
   OK(ckpt_model_set_metadata(m, "format", "pt"));
 
   FAILS(ckpt_model_save(NULL, "null_args/a.weights.h5"), INVALID, "model is NULL");
@@ -249,6 +250,7 @@ static void model(void) {
   FAILS(ckpt_model_save(m, not_utf8), INVALID, "path is not UTF-8");
   FAILS(ckpt_model_save(m, "null_args/a.txt"), CKPT_E_UNSUPPORTED, "null_args/a.txt");
   FAILS(ckpt_model_save(m, "null_args/a.keras"), CKPT_E_STATE, "ckpt_model_set_config");
+  FAILS(ckpt_model_save(m, "null_args/a.h5"), CKPT_E_STATE, "ckpt_model_set_config");
   CHECK(!exists("null_args/a.keras") && !exists("null_args/a.txt"));
   ckpt_model_free(m);
 }

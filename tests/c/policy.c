@@ -338,7 +338,8 @@ static void templates(void) {
     FAILS(ckpt_new(never[i], NULL, &session), CKPT_E_TEMPLATE, never[i]);
   FAILS(ckpt_new("", NULL, &session), CKPT_E_INVALID_ARGUMENT, "filepath is empty");
   FAILS(ckpt_new("a.txt", NULL, &session), CKPT_E_UNSUPPORTED, "a.txt");
-  FAILS(ckpt_new("a.h5", NULL, &session), CKPT_E_UNSUPPORTED, "a.h5");
+  FAILS(ckpt_new("a.safetensors", NULL, &session), CKPT_E_INVALID_ARGUMENT, "save_weights_only");
+  FAILS(ckpt_new("a.weights.json", NULL, &session), CKPT_E_INVALID_ARGUMENT, "save_weights_only");
   FAILS(ckpt_new("a.weights.h5", NULL, &session), CKPT_E_INVALID_ARGUMENT, "save_weights_only");
 
   /* A key that only the logs could have: found out at the first event. */

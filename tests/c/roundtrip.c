@@ -1,4 +1,4 @@
-/* What goes into a file comes out of it, byte by byte: every dtype, rank, stride and size, in both formats. */
+/* What goes into a file comes out of it, byte by byte: every dtype, rank, stride and size, in every format of weights, and in .keras. */
 #include "check.h"
 
 #define MAX_RANK 32
@@ -135,9 +135,11 @@ static void through_a_file(const char *path, const tensor *saved, tensor *loaded
   ckpt_model_free(out);
 }
 
-static void both_formats(const tensor *saved, tensor *loaded, size_t n, bool strided) {
+static void all_formats(const tensor *saved, tensor *loaded, size_t n, bool strided) {
   through_a_file("roundtrip/a.weights.h5", saved, loaded, n, strided);
   through_a_file("roundtrip/a.keras", saved, loaded, n, strided);
+  through_a_file("roundtrip/a.safetensors", saved, loaded, n, strided);
+  through_a_file("roundtrip/a.weights.json", saved, loaded, n, strided);
 }
 
 /* Every rank of every dtype, without strides, and names in any script. */
@@ -156,7 +158,7 @@ static void ranks(void) {
     allocate(t);
     allocate(&loaded[k]);
   }
-  both_formats(saved, loaded, n, false);
+  all_formats(saved, loaded, n, false);
   for (size_t k = 0; k < n; k++)
     release(&saved[k]), release(&loaded[k]);
 }
@@ -189,7 +191,7 @@ static void strides(void) {
     allocate(t);
     allocate(&loaded[k]);
   }
-  both_formats(saved, loaded, n, true);
+  all_formats(saved, loaded, n, true);
   for (size_t k = 0; k < n; k++)
     release(&saved[k]), release(&loaded[k]);
 }
@@ -200,7 +202,7 @@ static void large_transposed(void) {
   tensor loaded = {.path = "large", .dtype = CKPT_DTYPE_F32, .rank = 2, .shape = {1500, 2500}, .strides = {-2500, 1}};
   allocate(&saved);
   allocate(&loaded);
-  both_formats(&saved, &loaded, 1, true);
+  all_formats(&saved, &loaded, 1, true);
   release(&saved), release(&loaded);
 }
 
@@ -210,7 +212,7 @@ static void zero_strides(void) {
   row_major(&loaded);
   allocate(&saved);
   allocate(&loaded);
-  both_formats(&saved, &loaded, 1, true);
+  all_formats(&saved, &loaded, 1, true);
 
   ckpt_model *model = NULL;
   ckpt_reader *reader = NULL;
@@ -238,7 +240,7 @@ static void zero_sizes(void) {
     allocate(t);
     loaded[k] = *t;
   }
-  both_formats(saved, loaded, 13 * 3, false);
+  all_formats(saved, loaded, 13 * 3, false);
 }
 
 /* A group of 100,000 tensors. */

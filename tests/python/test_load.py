@@ -159,6 +159,25 @@ def fails(status, says, *args):
     assert failure.value.status == status
 
 
+@pytest.mark.parametrize("saved", ["weights.h5", "safetensors"])
+def test_memory_wherever_it_begins(tmp_path, saved):
+    """How a block is copied depends on where it goes in a page, and where it is in one of the file."""
+    a = np.random.default_rng(5).standard_normal((1500, 1001), dtype=np.float32)
+    LIB.save(tmp_path / f"a.{saved}", {"a": a, "b": a[:300]})
+    raw = np.empty(2 * a.nbytes, np.uint8)
+    page = -raw.ctypes.data % 4096
+    for start in [*range(0, 100, 4), 1, 2, 2000, 2048, 2060, 4000, 4092, 4095]:
+        raw[:] = 0x5A
+        views = {}
+        for path, b in [("a", a), ("b", a[:300])]:
+            at = page + start + (0 if path == "a" else a.nbytes + 4096)
+            views[path] = raw[at:at + b.nbytes].view(np.float32).reshape(b.shape)
+        LIB.load(tmp_path / f"a.{saved}", views)
+        assert (views["a"] == a).all() and (views["b"] == a[:300]).all()
+        inside = a.nbytes + a[:300].nbytes
+        assert np.count_nonzero(raw != 0x5A) <= inside and (raw[:page + start] == 0x5A).all()
+
+
 def test_integers_are_not_converted(tmp_path):
     LIB.save(tmp_path / "a.weights.h5", {"a": np.arange(3, dtype=np.int32), "b": np.ones(3, bool)})
     for path, dtype in [("a", np.int64), ("a", np.uint32), ("a", np.float32), ("b", np.int8), ("b", np.float16)]:
@@ -270,7 +289,13 @@ def test_changed_tensors(tmp_path):
 def test_without_the_hdf5_library(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as f:
         f.create_dataset("a", data=np.arange(100), chunks=(10,), scaleoffset=0)
-    LIB.load(tmp_path / "a.h5", {"a": np.zeros(100, np.int64)})
-    with pytest.raises(Failure) as failure:
-        LIB.make("ckpt_reader_open_flags", os.fspath(tmp_path / "a.h5").encode(), ctypes.c_uint32(1))
+    into = {"a": np.zeros(100, np.int64)}
+    LIB.load(tmp_path / "a.h5", into)
+    assert (into["a"] == np.arange(100)).all()
+    reader = LIB.make("ckpt_reader_open_flags", os.fspath(tmp_path / "a.h5").encode(), ctypes.c_uint32(1))
+    model = LIB.model(into)
+    with pytest.raises(Failure, match="'a'") as failure:
+        LIB("ckpt_reader_load", reader, model)
     assert failure.value.status == "CKPT_E_UNSUPPORTED"
+    LIB.c.ckpt_model_free(model)
+    LIB.c.ckpt_reader_free(reader)
