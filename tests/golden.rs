@@ -88,7 +88,9 @@ fn good_files_hold_what_is_written_beside_them() {
             let wanted = std::fs::read_to_string(folder.join(format!("{checkpoint}.expected"))).unwrap();
             let reader = Reader::open(&path).unwrap_or_else(|e| panic!("{e}"));
             let found = describe(&reader, &wanted).unwrap_or_else(|e| panic!("{e}"));
+            let listed = found.len();
             let found: BTreeSet<_> = found.iter().map(String::as_str).collect();
+            assert_eq!(found.len(), listed, "{}: something is listed twice", path.display());
             let wanted: BTreeSet<_> = wanted.lines().collect();
             let (lost, new): (Vec<_>, Vec<_>) =
                 (wanted.difference(&found).collect(), found.difference(&wanted).collect());
