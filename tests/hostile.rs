@@ -422,3 +422,21 @@ fn json_of_small_entries_is_bounded() {
         attack(bytes).unwrap();
     }
 }
+
+/// A FIFO without a writer, which a plain open would wait for; a device; a directory.
+#[test]
+fn what_is_no_file_is_refused() {
+    let scratch = Scratch::new("hostile-fifo");
+    let fifo = scratch.join("fifo");
+    let name = std::ffi::CString::new(fifo.to_str().unwrap()).unwrap();
+    // SAFETY: a valid string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    for (path, status) in [
+        (fifo.as_path(), Status::Format),
+        (std::path::Path::new("/dev/zero"), Status::Format),
+        (scratch.path(), Status::Io),
+    ] {
+        let error = Reader::open(path).err().unwrap();
+        assert_eq!(error.status(), status, "{error}");
+    }
+}

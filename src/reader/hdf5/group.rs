@@ -192,8 +192,6 @@ pub(super) fn twice(name: &str) -> Error {
 
 /// The refusal of a link that is not a hard one.
 fn not_hard(name: &str, soft: bool) -> Error {
-    let what = if soft { "soft" } else { "external or user-defined" };
-    damaged(format!(
-        "link '{name}' is a {what} link: only hard links are read, the others can lead elsewhere"
-    ))
+    let what = if soft { "a soft" } else { "an external or user-defined" };
+    damaged(format!("link '{name}' is {what} link: only hard links are read, the others can lead elsewhere"))
 }

@@ -318,7 +318,7 @@ impl Local {
         } else {
             return Ok(());
         };
-        Err(damaged(format!("the header before it says another {what} than the zip directory")))
+        Err(damaged(format!("the header before it has another {what} than the zip directory")))
     }
 }
 
