@@ -41,6 +41,7 @@ fn corpus(target: &str) -> Vec<Seed> {
 struct Judge<'a> {
     file: u64,
     memory: Memory,
+    /// Bytes of all tensors, and of the largest once more: it may be one chunk, which is unpacked beside it.
     tensors: u64,
     /// If the checksums must find the change.
     truth: Option<&'a Truth>,
@@ -61,7 +62,8 @@ impl targets::Watch for Judge<'_> {
     fn opened(&mut self, reader: &Reader) {
         self.tally.opened += 1;
         self.check_memory("opened");
-        self.tensors = reader.tensors().iter().map(TensorSpec::nbytes).sum();
+        let sizes = reader.tensors().iter().map(TensorSpec::nbytes);
+        self.tensors = sizes.clone().sum::<u64>() + sizes.max().unwrap_or(0);
     }
 
     fn texts(&mut self, config: Option<&str>, state: Option<&[u8]>) {

@@ -20,7 +20,7 @@ use crate::layout_support::{Random, Scratch};
 use crate::meter::thread_time;
 
 /// The cases of a target: about a minute for all of them, on two cores.
-const COUNT: u64 = 100_000;
+const COUNT: u64 = 40_000;
 
 /// What one case may compute. It takes a few milliseconds at most.
 const MOST: Duration = Duration::from_secs(1);
