@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the static library that is installed out of the one that cargo makes. Cargo's defines, beside ours, every
-# symbol of HDF5 and of Rust's library, which would clash with a program's own; this one defines what the shared
+# symbol of Rust's library, which would clash with that of another Rust library; this one defines what the shared
 # library exports (ckpt_*), and nothing else.
 #
 # usage: localize.sh CARGO_LIBCKPT_A CARGO_LIBCKPT_SO OUT_A      (LD, OBJCOPY, NM, AR: the binutils to use)

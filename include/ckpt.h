@@ -242,9 +242,8 @@ typedef enum ckpt_open_flags {
    */
   CKPT_OPEN_DEFAULT = 0,
   /**
-   * Nothing is handed to the HDF5 library, whose own parser is not made for files from strangers. What only it
-   * reads is CKPT_E_UNSUPPORTED, now or when it is loaded; what Keras, h5py by default, and this library write needs
-   * none of it.
+   * The HDF5 library, whose own parser is not made for files from strangers, takes no part. It does not without this
+   * flag either: this version reads everything by itself.
    */
   CKPT_OPEN_NO_HDF5_LIBRARY = 1,
 } ckpt_open_flags;

@@ -51,9 +51,8 @@ pub struct ckpt_tensor_info {
 pub enum ckpt_open_flags {
     /// Whatever can be read is.
     CKPT_OPEN_DEFAULT = 0,
-    /// Nothing is handed to the HDF5 library, whose own parser is not made for files from strangers. What only it
-    /// reads is CKPT_E_UNSUPPORTED, now or when it is loaded; what Keras, h5py by default, and this library write needs
-    /// none of it.
+    /// The HDF5 library, whose own parser is not made for files from strangers, takes no part. It does not without this
+    /// flag either: this version reads everything by itself.
     CKPT_OPEN_NO_HDF5_LIBRARY = 1,
 }
 
@@ -101,7 +100,7 @@ unsafe fn open(
     // SAFETY: this function's contract.
     let path = Path::new(unsafe { string(path, "path") }?);
     let out = some(out, "out")?;
-    // No HDF5 library is asked in any case: there is none in this one.
+    // There is no HDF5 library in this one.
     args::flags(flags, &[NO_LIBRARY], "flags")?;
     let reader = Reader::open(path)?;
     out.write(into_handle(ckpt_reader {
