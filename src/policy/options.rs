@@ -81,16 +81,18 @@ impl Options {
         }
         let (status, problem) = match (self.save_weights_only, ends(&WEIGHTS), ends(&MODEL)) {
             (true, true, _) | (false, false, true) => return Ok(()),
-            (true, false, true) => {
-                (Status::InvalidArgument, "with save_weights_only it must end in '.weights.h5'")
-            }
+            (true, false, true) => (
+                Status::InvalidArgument,
+                "with save_weights_only it must end in '.weights.h5', '.weights.json' or '.safetensors'",
+            ),
             (false, true, _) => (
                 Status::InvalidArgument,
-                "this ending is for weights alone: set save_weights_only, or end it in '.keras'",
+                "this ending is for weights alone: set save_weights_only, or end it in '.keras' or '.h5'",
             ),
             (_, false, false) => (
                 Status::Unsupported,
-                "its ending is no format's: expected '.keras', or '.weights.h5' with save_weights_only",
+                "its ending is no format's: expected '.keras' or '.h5'; with save_weights_only '.weights.h5', \
+                 '.weights.json' or '.safetensors'",
             ),
         };
         Err(Error::new(status, format!("filepath '{filepath}': {problem}")))
