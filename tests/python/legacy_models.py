@@ -199,8 +199,6 @@ def quantized(mode, config=None):
     x = layers.EinsumDense("bij,jk->bik", (6, 8))(inner(layers.Embedding(13, 8)(tokens)))
     x = layers.TimeDistributed(layers.Dense(8))(layers.Dense(8, trainable=False)(x))
     x = layers.Add()([x, words(tokens)])
-    if mode == "int8":
-        x = layers.MultiHeadAttention(2, 4, dtype="int8_from_float32")(x, x)
     model = keras.Model(tokens, words(x, reverse=True))
     for layer in [*model.layers, *inner.layers]:
         layer = layer.layer if isinstance(layer, layers.TimeDistributed) else layer

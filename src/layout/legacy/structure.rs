@@ -192,11 +192,10 @@ impl Walk {
             }
             "MultiHeadAttention" | "GroupQueryAttention" | "GroupedQueryAttention" => {
                 let gated = json::flag(config, "use_gate") == Some(true);
-                let state = with_bias(config, json::flag(config, "use_bias") != Some(false));
                 for (name, attribute) in ATTENTION.into_iter().filter(|(name, _)| gated || *name != "gate") {
                     let public = class == "MultiHeadAttention" && name != "gate";
                     let attribute = if public { attribute.trim_start_matches('_') } else { attribute };
-                    self.part(&place.below(attribute, Some(name.to_owned())), state, Presence::Yes)?;
+                    self.part(&place.below(attribute, Some(name.to_owned())), State::Last(0), Presence::Yes)?;
                 }
             }
             "SpectralNormalization" => {
