@@ -53,7 +53,7 @@ fn keras_agrees_with_the_order_and_the_conversions() {
         let modern = Reader::open(&dir.join(format!("{name}.keras"))).unwrap();
         let config = modern.config().unwrap().unwrap();
         let names: BTreeMap<_, _> = modern.names().map(|(g, n)| (g.to_owned(), n.to_owned())).collect();
-        let order = legacy::order(&config, modern.tensors(), &names);
+        let order = legacy::order(&config, modern.tensors(), &names).unwrap();
         let mut all = order.clone();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..modern.tensors().len()), "{name}");

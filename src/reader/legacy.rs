@@ -66,7 +66,7 @@ impl Paths {
             };
             let own = weights.iter().all(|weight| is_own(content, weight));
             let variables = if own && !weights.is_empty() {
-                weights.iter().map(|path| Variable { path: path.clone(), copy: None }).collect()
+                Some(weights.iter().map(|path| Variable { path: path.clone(), copy: None }).collect())
             } else if let Some(layer) = known.get(&**name) {
                 names.entry(layer.group.clone()).or_insert_with(|| name.clone());
                 self.take(weights.len() as u64 * layer.group.len() as u64)?;
@@ -75,12 +75,12 @@ impl Paths {
                 names.entry(format!("layers/{name}")).or_insert_with(|| name.clone());
                 let path = |i: usize| Variable { path: format!("layers/{name}/vars/{i}"), copy: None };
                 self.take(weights.len() as u64 * name.len() as u64)?;
-                (0..weights.len()).map(path).collect()
+                Some((0..weights.len()).map(path).collect())
             };
             if own && let Some(key) = weights.first().and_then(|path| path.split('/').nth(1)) {
                 names.entry(format!("layers/{key}")).or_insert_with(|| name.clone());
             }
-            for (weight, variable) in weights.iter().zip(variables) {
+            for (weight, variable) in weights.iter().zip(variables.into_iter().flatten()) {
                 self.add(format!("{group}/{weight}"), variable)?;
             }
         }

@@ -19,7 +19,8 @@ use super::state::TrainingState;
 ///
 /// # Errors
 /// Those of [`Reader::open`] and [`Reader::load`] (a damaged tensor is refused), and of [`Model::save`]: `State`
-/// where the new format needs a configuration and `src` has none; `InvalidArgument` where a tensor's name is no path.
+/// where the new format needs a configuration and `src` has none; `InvalidArgument` where a tensor's name is no path;
+/// `Unsupported` where the legacy format needs an order of weights that is not known.
 pub fn convert(src: &Path, dst: &Path) -> Result<()> {
     let format = Format::of(&dst.to_string_lossy())?;
     let reader = Reader::open(src)?;
@@ -30,7 +31,7 @@ fn copy(reader: &Reader, format: Format, dst: &Path) -> Result<()> {
     let config = reader.config()?;
     let mut memory = reader.tensors().iter().map(zeros).collect::<Result<Vec<_>>>()?;
     let mut model = Model::new();
-    for index in order(reader, format, config.as_deref()) {
+    for index in order(reader, format, config.as_deref())? {
         let (spec, bytes) = (&reader.tensors()[index], &mut memory[index]);
         // SAFETY: `memory` outlives the model, and nobody else touches it before the model has gone.
         let buffer = unsafe { Buffer::new(bytes.as_mut_ptr(), spec.dtype.size(), &spec.shape, None) }?;
@@ -58,13 +59,13 @@ fn copy(reader: &Reader, format: Format, dst: &Path) -> Result<()> {
 }
 
 /// The order in which the tensors are added: it is that of the file, and means something only where Keras goes by it.
-fn order(reader: &Reader, format: Format, config: Option<&str>) -> Vec<usize> {
+fn order(reader: &Reader, format: Format, config: Option<&str>) -> Result<Vec<usize>> {
     match (format, config) {
         (Format::LegacyH5, Some(config)) => {
             let names = reader.names().map(|(group, name)| (group.to_owned(), name.to_owned())).collect();
             layout::legacy::order(config, reader.tensors(), &names)
         }
-        _ => (0..reader.tensors().len()).collect(),
+        _ => Ok((0..reader.tensors().len()).collect()),
     }
 }
 

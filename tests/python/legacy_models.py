@@ -189,6 +189,43 @@ def mixed_precision():
                       layers.Dense(2, dtype="float64"), shape=(4,))
 
 
+def quantized(mode, config=None):
+    """Every layer that Keras quantizes, with a bias and without, in a model too, and one that is not trained."""
+    x = keras.Input((6, 8))
+    inner = keras.Model(x, layers.EinsumDense("bij,jk->bik", (6, 8), bias_axes="k")(
+        layers.Dense(8)(layers.LayerNormalization()(layers.Dense(8, use_bias=False)(x)))), name="inner")
+    tokens = keras.Input((6,), dtype="int32")
+    words = layers.ReversibleEmbedding(13, 8, tie_weights=False)
+    x = layers.EinsumDense("bij,jk->bik", (6, 8))(inner(layers.Embedding(13, 8)(tokens)))
+    x = layers.TimeDistributed(layers.Dense(8))(layers.Dense(8, trainable=False)(x))
+    x = layers.Add()([x, words(tokens)])
+    model = keras.Model(tokens, words(x, reverse=True))
+    for layer in [*model.layers, *inner.layers]:
+        layer = layer.layer if isinstance(layer, layers.TimeDistributed) else layer
+        if isinstance(layer, (layers.Dense, layers.EinsumDense, layers.Embedding)):
+            layer.quantize(mode, config=config)
+    return model
+
+
+def quantized_int8():
+    return quantized("int8")
+
+
+def quantized_int4():
+    return quantized("int4", keras.quantizers.Int4QuantizationConfig(block_size=None))
+
+
+def quantized_int4_in_blocks():
+    return quantized("int4", keras.quantizers.Int4QuantizationConfig(block_size=4))
+
+
+def quantized_float8():
+    x = keras.Input((4,))
+    inner = keras.Model(x, layers.Dense(3, use_bias=False)(layers.Dense(4)(x)))
+    inner.quantize("float8")
+    return keras.Model(x, layers.Dense(1)(inner(x)))
+
+
 def mobile_net():
     return keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=3)
 
@@ -196,7 +233,7 @@ def mobile_net():
 MODELS = [dense, recurrent, nested, one_layer, bidirectional, stacked_cells, single_cell,
           conv_lstm, time_distributed, spectral, attention, gated_attention, normalizations, images, sequences, volumes,
           frozen, nested_and_frozen, same_names, nested_recurrent, nested_attention, custom, branches, mixed_precision,
-          mobile_net]
+          quantized_int8, quantized_int4, quantized_int4_in_blocks, quantized_float8, mobile_net]
 
 
 def build(make):

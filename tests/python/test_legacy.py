@@ -4,7 +4,6 @@ import glob
 import json
 import os
 import subprocess
-import sys
 import zipfile
 
 os.environ.setdefault("KERAS_BACKEND", "numpy")
@@ -185,11 +184,3 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(Failure, match="no room for a layer"):
         lib.save(tmp_path / "a.h5", x, {"layers/a": "x/y"}, CONFIG)
     assert not os.path.exists(tmp_path / "a.h5")
-
-
-def test_training_goes_on(tmp_path):
-    """With the state of the optimizer, the next loss is the same: jax trains, numpy does not."""
-    script = os.path.join(os.path.dirname(__file__), "legacy_training.py")
-    env = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, script, tmp_path], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -63,12 +63,59 @@ pub fn keras_config(model: &str, training: Option<&str>, keras_version: Option<&
             _ => (key.as_str(), Cow::Borrowed(document.written(value))),
         })));
     }
-    let config = document.written(members.get("config")?);
     let newer = keras_version.is_some_and(|version| version.starts_with("3."));
+    let config = members.get("config")?;
+    let config = match newer {
+        true => model_with_modules(&document, &class, config, MAX_MODELS),
+        false => document.written(config).to_owned(),
+    };
     let training = training.filter(|_| newer).map(Document::new);
     let compile = training.as_ref().and_then(compile);
     let compile = compile.map(|compile| format!(", \"compile_config\": {compile}")).unwrap_or_default();
     Some(format!("{{{}, \"config\": {config}{compile}}}", identity(&class, "keras")))
+}
+
+/// Models within models within ...: more than anyone builds, and few enough for recursion.
+const MAX_MODELS: usize = 64;
+
+/// The configuration of a model whose layers Keras 3 will not take for those of Keras 2.
+fn model_with_modules(document: &Document, class: &str, config: &RawValue, levels: usize) -> String {
+    let is_model = matches!(class, "Functional" | "Sequential" | "Model");
+    let members = levels.checked_sub(1).filter(|_| is_model).zip(json::object(config));
+    let layers = members.as_ref().and_then(|(_, members)| json::array(members.get("layers")?));
+    let (Some((below, members)), Some(layers)) = (members, layers) else {
+        return document.written(config).to_owned();
+    };
+    let layers = layers.into_iter().map(|layer| {
+        layer_with_module(document, layer, below).unwrap_or_else(|| document.written(layer).to_owned())
+    });
+    let layers = format!("[{}]", layers.collect::<Vec<_>>().join(", "));
+    json::assembled(members.iter().map(|(key, value)| match key.as_str() {
+        "layers" => (key.as_str(), Cow::Borrowed(&*layers)),
+        key => (key, Cow::Borrowed(document.written(value))),
+    }))
+}
+
+/// A layer with the module of its class: without one, Keras 3 reads it as one of Keras 2, and looks for classes in
+/// strings such as "dot". A custom class of the name is still found first, as there is no `registered_name`. None for
+/// what is to stay as it is.
+fn layer_with_module(document: &Document, layer: &RawValue, levels: usize) -> Option<String> {
+    let members = json::object(layer)?;
+    let class = json::text(&members, "class_name")?;
+    let module = match &*class {
+        // A name that the API does not have, what the older form alone allows, and custom classes.
+        "GroupedQueryAttention" | "Lambda" | "Model" => return None,
+        _ if members.contains_key("module") || class.contains('>') => return None,
+        "Functional" => "keras.src.models.functional",
+        "Sequential" => "keras",
+        _ => "keras.layers",
+    };
+    let config = model_with_modules(document, &class, members.get("config")?, levels);
+    let rest = members.iter().map(|(key, value)| match key.as_str() {
+        "config" => (key.as_str(), Cow::Borrowed(&*config)),
+        key => (key, Cow::Borrowed(document.written(value))),
+    });
+    Some(json::assembled([("module", Cow::Owned(json::quoted(module)))].into_iter().chain(rest)))
 }
 
 /// The losses whose short names the legacy loader of Keras 3 does not know.

@@ -1,14 +1,20 @@
 //! The order of the legacy format: which variable of Keras 3 is which weight of a layer, and the way back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 
 use super::structure::{Layer, Part, Presence, State, layers};
+use crate::error::{Error, Result, Status};
 use crate::tensor::TensorSpec;
 
 /// The order in which the tensors of a Keras 3 file go into a schema for the legacy format: the layers as the
 /// configuration has them, in each the weights that are trained, then the others; behind the layers all the rest,
 /// as it was. `names` are Keras' names of the groups, and win over the naming by class.
-pub fn order(config: &str, tensors: &[TensorSpec], names: &BTreeMap<String, String>) -> Vec<usize> {
+///
+/// # Errors
+/// `Unsupported` where a layer has several groups of variables, and one is not of a class of Keras: neither the order
+/// of the groups nor what in them is trained is known then.
+pub fn order(config: &str, tensors: &[TensorSpec], names: &BTreeMap<String, String>) -> Result<Vec<usize>> {
     let groups = Groups::new(tensors);
     let mut order = Vec::with_capacity(tensors.len());
     let mut taken = vec![false; tensors.len()];
@@ -16,7 +22,7 @@ pub fn order(config: &str, tensors: &[TensorSpec], names: &BTreeMap<String, Stri
         names.iter().filter(|(group, _)| is_layer(group)).map(|(group, name)| (&**name, &**group)).collect();
     for layer in layers(config).unwrap_or_default() {
         let group = by_name.get(&*layer.name).copied().unwrap_or(&layer.group);
-        for i in weights(&layer, group, &groups) {
+        for i in weights(&layer, group, &groups)? {
             if let Some(taken @ false) = taken.get_mut(i) {
                 *taken = true;
                 order.push(i);
@@ -24,7 +30,7 @@ pub fn order(config: &str, tensors: &[TensorSpec], names: &BTreeMap<String, Stri
         }
     }
     order.extend((0..tensors.len()).filter(|&i| taken.get(i) == Some(&false)));
-    order
+    Ok(order)
 }
 
 /// Whether it is the group of a layer of the model: `layers/x`.
@@ -53,14 +59,16 @@ impl<'a> Groups<'a> {
         self.0.get(group).map_or(&[], Vec::as_slice)
     }
 
-    /// All variables in the groups below this one, and in it.
-    fn below(&self, group: &str) -> Vec<usize> {
-        let within = |path: &str| {
+    /// This group and those below it, with their variables.
+    fn below<'b>(&'b self, group: &'b str) -> impl Iterator<Item = (&'b str, &'b [(u64, usize)])> {
+        let within = move |path: &str| {
             path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let all = self.0.range(group..).take_while(|(path, _)| path.starts_with(group));
-        let all = all.filter(|(path, _)| within(path));
-        all.flat_map(|(_, variables)| variables.iter().map(|(_, i)| *i)).collect()
+        let all = self
+            .0
+            .range::<str, _>((Bound::Included(group), Bound::Unbounded))
+            .take_while(move |(path, _)| path.starts_with(group));
+        all.filter(move |(path, _)| within(path)).map(|(path, variables)| (*path, &**variables))
     }
 }
 
@@ -73,23 +81,40 @@ pub(super) fn variable(path: &str) -> Option<(&str, u64)> {
     Some((group, number.parse().ok().filter(|_| digits)?))
 }
 
-/// The variables of a layer in the order of the legacy format. What its class does not explain comes last.
-fn weights(layer: &Layer, group: &str, groups: &Groups) -> Vec<usize> {
+/// The variables of a layer in the order of the legacy format. What is none of its weights comes last.
+fn weights(layer: &Layer, group: &str, groups: &Groups) -> Result<Vec<usize>> {
+    check_known(layer, group, groups)?;
     let (mut trained, mut others) = (Vec::new(), Vec::new());
     for part in &layer.parts {
         let variables = groups.of(&joined(group, &part.path));
-        let state = match part.state {
-            State::Last(n) => variables.len().saturating_sub(n),
-            State::All => 0,
-        };
-        for (at, (_, i)) in variables.iter().enumerate().skip(part.shared) {
-            let is_trained = layer.frozen || (part.trained && at < state);
+        let own = part.state.order(variables.len()).filter(|&at| at >= part.shared);
+        for (at, (_, i)) in own.filter_map(|at| Some((at, variables.get(at)?))) {
+            let is_trained = layer.frozen || (part.trained && part.state.is_trained(at, variables.len()));
             if is_trained { trained.push(*i) } else { others.push(*i) }
         }
     }
     trained.extend(others);
-    trained.extend(groups.below(group));
-    trained
+    trained.extend(groups.below(group).flat_map(|(_, variables)| variables.iter().map(|(_, i)| *i)));
+    Ok(trained)
+}
+
+/// Refuses a layer of which the order of its weights would be a guess. One group alone is in its own order.
+fn check_known(layer: &Layer, group: &str, groups: &Groups) -> Result<()> {
+    let known = layer.parts.iter().filter(|part| layer.frozen || part.weights != Presence::Unknown);
+    let known: HashSet<String> = known.map(|part| joined(group, &part.path)).collect();
+    let of_weights = |path: &&str| !path.split('/').any(|part| part == "seed_generator");
+    let all: Vec<&str> = groups.below(group).map(|(path, _)| path).filter(of_weights).collect();
+    match all.iter().find(|path| !known.contains(**path)) {
+        Some(unknown) if all.len() > 1 => Err(Error::new(
+            Status::Unsupported,
+            format!(
+                "a legacy .h5 file has the weights of the layer '{}' in the order in which Keras trains them, and of \
+                 '{unknown}', which is of no class of Keras, that order is not known: save it as .keras or .weights.h5",
+                layer.name
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn joined(group: &str, below: &str) -> String {
@@ -106,13 +131,13 @@ pub struct Variable {
 }
 
 /// The variables of Keras 3 for the weights of a layer, whose names are in the order of the legacy file. Where the
-/// parts of the layer cannot be told, they are numbered as they come.
-pub fn variables(layer: &Layer, names: &[String]) -> Vec<Variable> {
+/// parts of the layer cannot be told, they are numbered as they come. None where a number would be another variable's.
+pub fn variables(layer: &Layer, names: &[String]) -> Option<Vec<Variable>> {
     let bundles = bundles(names);
     let parts = assign(layer, &bundles);
     let mut found: Vec<Option<Variable>> = names.iter().map(|_| None).collect();
     for (bundle, part) in bundles.iter().zip(parts.iter().flatten()) {
-        for (at, &weight) in bundle.weights.iter().enumerate() {
+        for (at, &weight) in numbers(bundle, part, names)?.into_iter().zip(&bundle.weights) {
             let vars = format!("{}/vars", joined(&layer.group, &part.path));
             let copy = layer.parts.iter().find(|wrapper| {
                 at < wrapper.shared
@@ -128,7 +153,27 @@ pub fn variables(layer: &Layer, names: &[String]) -> Vec<Variable> {
     let numbered = |(i, found): (usize, Option<Variable>)| {
         found.unwrap_or_else(|| Variable { path: format!("{}/vars/{i}", layer.group), copy: None })
     };
-    found.into_iter().enumerate().map(numbered).collect()
+    Some(found.into_iter().enumerate().map(numbered).collect())
+}
+
+/// The numbers of the weights of a part. None where a layer of Keras has others than its configuration says: those of
+/// LoRA, which Keras 3 merges into the kernel, or those of a layer that was quantized as a part of another.
+fn numbers(bundle: &Bundle, part: &Part, names: &[String]) -> Option<Vec<usize>> {
+    let own =
+        |weight: &usize| names.get(*weight).and_then(|name| name.rsplit('/').next()).unwrap_or_default();
+    let own: Vec<&str> = bundle.weights.iter().map(own).collect();
+    let place = |name| own.iter().position(|own| *own == name);
+    let (kernel, bias) = (place("kernel"), place("bias"));
+    let state = match part.state {
+        // As it is before the model was saved and loaded.
+        State::First(_) if kernel == Some(0) => State::Last(0),
+        state => state,
+    };
+    let moved = kernel.zip(bias).is_some_and(|(kernel, bias)| bias < kernel);
+    let explained = !moved || matches!(state, State::AllBut(_));
+    let lora = own.iter().any(|name| name.starts_with("lora_"));
+    let known = part.weights != Presence::Yes || (explained && !lora);
+    known.then(|| state.order(own.len()).collect())
 }
 
 /// The weights of a layer that are in one scope of names, in the order of the file.

@@ -62,6 +62,32 @@ pub(super) enum State {
     /// The last ones, so many.
     Last(usize),
     All,
+    /// All but the one of this number: the bias of a quantized layer.
+    AllBut(usize),
+    /// None, but the first ones, so many, are behind the others when Keras builds the layer from its configuration.
+    First(usize),
+}
+
+impl State {
+    /// Whether the variable of this number is trained, of so many.
+    pub fn is_trained(self, number: usize, count: usize) -> bool {
+        match self {
+            State::Last(n) => number < count.saturating_sub(n),
+            State::All => false,
+            State::First(_) => true,
+            State::AllBut(trained) => number == trained,
+        }
+    }
+
+    /// The numbers of so many variables in the order of the legacy format: those that are trained, then the others.
+    pub fn order(self, count: usize) -> impl Iterator<Item = usize> {
+        let late = move |number| match self {
+            State::First(n) => number < n,
+            _ => !self.is_trained(number, count),
+        };
+        let of = move |is_late| (0..count).filter(move |&number| late(number) == is_late);
+        of(false).chain(of(true))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,15 +277,15 @@ fn variables(class: &str, config: &Object) -> (State, Presence) {
             let concat = json::text(config, "score_mode").is_some_and(|mode| mode == "concat");
             (State::Last(0), whether(concat || flag("use_scale") == Some(true)))
         }
-        "Dense"
-        | "EinsumDense"
-        | "Embedding"
-        | "ReversibleEmbedding"
-        | "PReLU"
-        | "RMSNormalization"
-        | "LSTMCell"
-        | "GRUCell"
-        | "SimpleRNNCell" => (State::Last(0), Presence::Yes),
+        "Dense" => (with_bias(config, flag("use_bias") != Some(false)), Presence::Yes),
+        "EinsumDense" => (with_bias(config, json::given(config, "bias_axes")), Presence::Yes),
+        "Embedding" | "ReversibleEmbedding" => match with_bias(config, false) {
+            State::First(_) => (State::Last(0), Presence::Yes),
+            state => (state, Presence::Yes),
+        },
+        "PReLU" | "RMSNormalization" | "LSTMCell" | "GRUCell" | "SimpleRNNCell" => {
+            (State::Last(0), Presence::Yes)
+        }
         _ if class.contains("Conv1D") || class.contains("Conv2D") || class.contains("Conv3D") => {
             (State::Last(0), Presence::Yes)
         }
@@ -268,6 +294,27 @@ fn variables(class: &str, config: &Object) -> (State, Presence) {
         }
         _ => (State::Last(0), Presence::Unknown),
     }
+}
+
+/// What is not trained in a layer that can be quantized: if it is, to integers, then all but the bias.
+fn with_bias(config: &Object, biased: bool) -> State {
+    match (quantization(config).as_deref(), biased) {
+        (Some("int8" | "int4"), true) => State::AllBut(1),
+        (Some("gptq" | "awq"), true) => State::AllBut(0),
+        (Some("int8" | "int4" | "gptq" | "awq"), false) => State::All,
+        (Some("float8"), biased) => State::First(1 + usize::from(biased)),
+        _ => State::Last(0),
+    }
+}
+
+/// How a layer's dtype policy has it quantized, without the parameters: `int4` of `int4/128_from_float32`.
+fn quantization(config: &Object) -> Option<String> {
+    let dtype = config.get("dtype")?;
+    let mode = match json::string(dtype) {
+        Some(name) => name.split_once("_from_")?.0.to_owned(),
+        None => json::text(&class_and_config(&json::object(dtype)?)?.1, "mode")?,
+    };
+    Some(mode.split('/').next().unwrap_or_default().to_owned())
 }
 
 fn is_layer(config: &Object, key: &str) -> bool {

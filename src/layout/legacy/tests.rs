@@ -20,7 +20,7 @@ fn specs(paths: &[&str]) -> Vec<TensorSpec> {
 
 fn ordered(config: &str, paths: &[&str]) -> Vec<String> {
     let specs = specs(paths);
-    order(config, &specs, &BTreeMap::new()).into_iter().map(|i| specs[i].path.clone()).collect()
+    order(config, &specs, &BTreeMap::new()).unwrap().into_iter().map(|i| specs[i].path.clone()).collect()
 }
 
 fn schema(paths: &[&str], names: &[(&str, &str)]) -> Schema {
@@ -74,8 +74,87 @@ fn layers_come_as_the_configuration_has_them_and_variables_by_number() {
     assert!((0..11).all(|i| found[1 + i] == format!("layers/custom/vars/{i}")), "{found:?}");
     assert_eq!(found[12], "layers/dense_1/vars/0");
     let names = BTreeMap::from([("layers/dense_1".to_owned(), "z".to_owned())]);
-    assert_eq!(order(&config(&layers), &specs(&paths), &names)[0], 12);
-    assert_eq!(order("no configuration", &specs(&paths), &names), Vec::from_iter(0..13));
+    assert_eq!(order(&config(&layers), &specs(&paths), &names).unwrap()[0], 12);
+    assert_eq!(order("no configuration", &specs(&paths), &names).unwrap(), Vec::from_iter(0..13));
+}
+
+#[test]
+fn of_a_quantized_layer_the_bias_alone_is_trained() {
+    let policy = |mode: &str| format!(r#", "dtype": {{"class_name": "P", "config": {{"mode": "{mode}"}}}}"#);
+    let paths = ["layers/dense/vars/0", "layers/dense/vars/1", "layers/dense/vars/2"];
+    let kernel_first = ["kernel", "bias", "kernel_scale"];
+    let bias_first = ["bias", "kernel", "kernel_scale"];
+    for (rest, order, names, numbers) in [
+        (policy("int8"), [1, 0, 2], bias_first, [1, 0, 2]),
+        (policy("int4/128"), [1, 0, 2], bias_first, [1, 0, 2]),
+        (policy("gptq/4/-1"), [0, 1, 2], bias_first, [0, 1, 2]),
+        (r#", "dtype": "int8_from_float32""#.to_owned(), [1, 0, 2], bias_first, [1, 0, 2]),
+        (r#", "dtype": "float8_from_float32""#.to_owned(), [2, 0, 1], kernel_first, [0, 1, 2]),
+        (policy("float8"), [2, 0, 1], ["inputs_scale", "kernel", "bias"], [2, 0, 1]),
+        (r#", "dtype": "float32""#.to_owned(), [0, 1, 2], kernel_first, [0, 1, 2]),
+    ] {
+        let model = config(&layer("Dense", "d", &rest));
+        assert_eq!(ordered(&model, &paths), order.map(|i| paths[i]), "{rest}");
+        let found = variables(&layers(&model).unwrap()[0], &names.map(|name| format!("d/{name}"))).unwrap();
+        assert!(found.iter().map(|v| &*v.path).eq(numbers.map(|i| paths[i])), "{rest} {found:?}");
+    }
+    let without = layer("Dense", "d", r#", "dtype": "int8_from_float32", "use_bias": false"#);
+    let model = layer("Sequential", "s", &format!(r#", "layers": [{without}, {}]"#, layer("Dense", "e", "")));
+    let paths = ["layers/sequential/layers/dense/vars/0", "layers/sequential/layers/dense_1/vars/0"];
+    assert_eq!(ordered(&config(&model), &paths), [paths[1], paths[0]]);
+}
+
+#[test]
+fn weights_that_the_configuration_does_not_explain_get_no_number() {
+    let variables = |class: &str, names: &[&str]| {
+        let layers = layers(&config(&layer(class, "d", ""))).unwrap();
+        variables(&layers[0], &names.iter().map(|name| format!("d/{name}")).collect::<Vec<_>>())
+    };
+    assert_eq!(variables("Dense", &["bias", "kernel", "kernel_scale"]), None);
+    assert_eq!(variables("Dense", &["bias", "lora_kernel_a", "lora_kernel_b", "kernel"]), None);
+    assert_eq!(variables("Embedding", &["lora_embeddings_a", "lora_embeddings_b", "embeddings"]), None);
+    assert_eq!(
+        variables(
+            "MultiHeadAttention",
+            &[
+                "query/bias",
+                "key/bias",
+                "value/bias",
+                "attention_output/bias",
+                "query/kernel",
+                "key/kernel",
+                "value/kernel",
+                "attention_output/kernel"
+            ]
+        ),
+        None
+    );
+    assert!(variables("Custom", &["bias", "kernel"]).is_some());
+}
+
+#[test]
+fn an_order_that_is_not_known_is_an_error() {
+    let order_of = |model: &str, paths: &[&str]| order(&config(model), &specs(paths), &BTreeMap::new());
+    let custom = layer("Custom", "mine", "");
+    for rest in [&["vars/0", "dense/vars/0"][..], &["a/vars/0", "b/vars/0"]] {
+        let paths: Vec<_> = rest.iter().map(|path| format!("layers/custom/{path}")).collect();
+        let error = order_of(&custom, &paths.iter().map(|path| &**path).collect::<Vec<_>>()).unwrap_err();
+        assert_eq!(error.status(), Status::Unsupported);
+        assert!(error.message().contains("layer 'mine'"), "{error}");
+    }
+    let one_group =
+        ["layers/custom/a/vars/0", "layers/custom/a/vars/1", "layers/custom/seed_generator/vars/0"];
+    assert!(order_of(&custom, &one_group).is_ok());
+
+    let nested = |rest: &str| {
+        let parts = [layer("Dense", "d", ""), custom.clone()].join(", ");
+        layer("Sequential", "s", &format!(r#"{rest}, "layers": [{parts}]"#))
+    };
+    let paths = ["layers/sequential/layers/dense/vars/0", "layers/sequential/layers/custom/vars/0"];
+    let error = order_of(&nested(""), &paths).unwrap_err();
+    assert!(error.message().contains("'layers/sequential/layers/custom'"), "{error}");
+    assert!(order_of(&nested(r#", "trainable": false"#), &paths).is_ok());
+    assert!(order_of(&nested(""), &paths[..1]).is_ok());
 }
 
 #[test]
@@ -111,7 +190,7 @@ fn names_of_weights_tell_parts_apart() {
     let layers = layers(&config(&model)).unwrap();
     let names = |of: [&str; 3]| of.map(|name| format!("{name}:0"));
     let paths = |names: &[String]| -> Vec<String> {
-        variables(&layers[0], names).into_iter().map(|v| v.path).collect()
+        variables(&layers[0], names).unwrap().into_iter().map(|v| v.path).collect()
     };
     let (one, two) = ("layers/functional/layers/dense/vars", "layers/functional/layers/dense_1/vars");
     assert_eq!(
@@ -179,6 +258,14 @@ fn legacy_configurations_get_what_keras_3_looks_for() {
             r#"{{{functional}, "config": {{"layers": [1]}}, "compile_config": {{"loss": "mse", "metrics": ["mae", {{"module": "keras.metrics", "class_name": "AUC", "registered_name": null, "config": {{}}}}], "optimizer": {{"module": null, "class_name": "Mine", "registered_name": "p>Mine", "config": {{"a": 1}}}}}}}}"#
         )
     );
+    let parts = r#"{"class_name": "Dense", "config": {"x": NaN}}, {"class_name": "p>Mine", "config": {}},
+        {"class_name": "Functional", "config": {"layers": [{"class_name": "Attention", "config": {}}]}}"#;
+    let model_of_3 = format!(r#"{{"class_name": "Sequential", "config": {{"layers": [{parts}]}}}}"#);
+    assert_eq!(
+        keras_config(&model_of_3, None, Some("3.15.1")).unwrap(),
+        r#"{"module": "keras", "class_name": "Sequential", "registered_name": null, "config": {"layers": [{"module": "keras.layers", "class_name": "Dense", "config": {"x": NaN}}, {"class_name": "p>Mine", "config": {}}, {"module": "keras.src.models.functional", "class_name": "Functional", "config": {"layers": [{"module": "keras.layers", "class_name": "Attention", "config": {}}]}}]}}"#
+    );
+    assert!(keras_config(&model_of_3, None, Some("2.15.0")).unwrap().ends_with(&format!("[{parts}]}}}}")));
     let without = format!(r#"{{{functional}, "config": {{"layers": [1]}}}}"#);
     assert_eq!(keras_config(model, Some(training), Some("2.15.0")).unwrap(), without);
     for bad in ["", "[]", "{}", r#"{"class_name": 1, "config": {}}"#, r#"{"class_name": "A"}"#] {
