@@ -173,7 +173,7 @@ typedef enum ckpt_dtype {
    */
   CKPT_DTYPE_U64 = 11,
   /**
-   * bool, one byte, 0 or 1
+   * bool, one byte: 0 or 1 (a file of somebody else's can hold other bytes; they are passed on as they are)
    */
   CKPT_DTYPE_BOOL = 12,
 } ckpt_dtype;
@@ -963,7 +963,7 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
 /**
  * Writes a checkpoint anew in another format, or in the same: the tensors, and of Keras' names, the configuration,
  * the assets, and the training state what the new format has room for. Damaged tensors are CKPT_E_FORMAT. Needs
- * memory for all tensors.
+ * memory for all tensors. What src holds and no dtype here can (text, float8) is CKPT_E_UNSUPPORTED, rather than lost.
  *
  * @param src  what ckpt_reader_open() opens
  * @param dst  its ending says what it is, as in ckpt_model_save(); it may be src, and is replaced as a whole or not at

@@ -49,7 +49,7 @@ pub enum ckpt_dtype {
     CKPT_DTYPE_I64 = 10,
     /// uint64_t
     CKPT_DTYPE_U64 = 11,
-    /// bool, one byte, 0 or 1
+    /// bool, one byte: 0 or 1 (a file of somebody else's can hold other bytes; they are passed on as they are)
     CKPT_DTYPE_BOOL = 12,
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Content {
     pub names: BTreeMap<String, String>,
     /// Other paths of the tensors, where they have some: what the file itself or another version of Keras calls them.
     pub aliases: BTreeMap<String, usize>,
+    /// Something that the checkpoint holds and that cannot be a tensor here (text, a dtype that we do not have).
+    pub unlisted: Option<String>,
     /// The training state that this library wrote; an error if it is damaged.
     pub state: Result<Option<Vec<u8>>>,
     /// The model's configuration, JSON, where it is not a member of the archive.

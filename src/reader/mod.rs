@@ -84,6 +84,12 @@ impl Reader {
         self.content.find(path)
     }
 
+    /// Something in the checkpoint that is not listed, since it cannot be a tensor here: text, a dtype that we do not
+    /// have. `None` if everything is listed.
+    pub fn unlisted(&self) -> Option<&str> {
+        self.content.unlisted.as_deref()
+    }
+
     /// Keras' `name` attribute of `group`/vars; the root's is that of `""`.
     pub fn name(&self, group: &str) -> Option<&str> {
         self.content.names.get(group).map(String::as_str)

@@ -53,7 +53,8 @@ pub(super) fn likeness(head: [u8; HEAD], len: u64) -> Likeness {
 pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
     // What is under a name of our own is no tensor here.
     let Part { tensors, own, data } = Part::read(source, opening.only.is_none())?;
-    let tensors = tensors.listed.into_iter().map(|(spec, begin)| (spec, Spot::here(0, data + begin)));
+    let Tensors { listed, others } = tensors;
+    let tensors = listed.into_iter().map(|(spec, begin)| (spec, Spot::here(0, data + begin)));
     let (tensors, spots) = sorted(tensors.collect());
     Ok(Content {
         files: vec![file(source, own.checksums)],
@@ -61,6 +62,7 @@ pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
         spots,
         names: own.names,
         aliases: BTreeMap::new(),
+        unlisted: others.into_iter().next(),
         state: own.state,
         config: own.config,
         metadata: own.metadata,
@@ -81,14 +83,16 @@ pub(super) fn read_index(source: &Source, index: Index) -> Result<Content> {
         entry.and_then(Option::take).is_some()
     };
     let (mut files, mut tensors) = (Vec::new(), Vec::new());
-    let (mut names, mut config) = (BTreeMap::new(), None);
+    let (mut names, mut config, mut unlisted) = (BTreeMap::new(), None, None);
     for (i, name) in index.files.iter().enumerate() {
         let part = Index::open(source, name)?;
         let Part { tensors: found, own, data } =
             Part::read(&part, true).map_err(|e| e.context(format_args!("its file {}", quoted(name))))?;
-        found.others.iter().for_each(|tensor| {
-            meet(tensor, i);
-        });
+        for tensor in found.others {
+            if meet(&tensor, i) {
+                unlisted = Some(tensor);
+            }
+        }
         let wanted = found.listed.into_iter().filter(|(spec, _)| meet(&spec.path, i));
         tensors.extend(wanted.map(|(spec, begin)| (spec, Spot::here(i, data + begin))));
         files.push(file(&part, own.checksums));
@@ -106,8 +110,18 @@ pub(super) fn read_index(source: &Source, index: Index) -> Result<Content> {
     }
     let (tensors, spots) = sorted(tensors);
     let metadata = index.metadata;
-    let aliases = BTreeMap::new();
-    Ok(Content { files, tensors, spots, names, aliases, state: Ok(None), config, metadata, archive: None })
+    Ok(Content {
+        files,
+        tensors,
+        spots,
+        names,
+        aliases: BTreeMap::new(),
+        unlisted,
+        state: Ok(None),
+        config,
+        metadata,
+        archive: None,
+    })
 }
 
 /// What is in one file.

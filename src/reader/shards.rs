@@ -22,6 +22,7 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
         spots: Vec::new(),
         names: BTreeMap::new(),
         aliases: BTreeMap::new(),
+        unlisted: None,
         state: own,
         config: None,
         metadata: rest,
@@ -61,6 +62,7 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
             )));
         }
         content.files.extend(part.files);
+        content.unlisted = content.unlisted.or(part.unlisted);
         for (group, name) in part.names {
             content.names.entry(group).or_insert(name);
         }

@@ -38,6 +38,7 @@ pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Co
         spots,
         names: tree.names,
         aliases: BTreeMap::new(),
+        unlisted: tree.unlisted,
         state,
         config: None,
         metadata: None,

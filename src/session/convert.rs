@@ -19,7 +19,7 @@ use super::state::TrainingState;
 ///
 /// # Errors
 /// Those of [`Reader::open`] and [`Reader::load`] (a damaged tensor is refused), and of [`Model::save`]: `State`
-/// where the new format needs a configuration and `src` has none; `InvalidArgument` where a tensor's name is no path;
+/// where the new format needs a configuration and `src` has none; `Unsupported` where `src` holds what is no tensor here; `InvalidArgument` where a tensor's name is no path;
 /// `Unsupported` where the legacy format needs an order of weights that is not known.
 pub fn convert(src: &Path, dst: &Path) -> Result<()> {
     let format = Format::of(&dst.to_string_lossy())?;
@@ -28,6 +28,10 @@ pub fn convert(src: &Path, dst: &Path) -> Result<()> {
 }
 
 fn copy(reader: &Reader, format: Format, dst: &Path) -> Result<()> {
+    if let Some(name) = reader.unlisted() {
+        let message = format!("'{name}' is no tensor of a dtype that is known here, and would be lost");
+        return Err(Error::new(Status::Unsupported, message));
+    }
     let config = reader.config()?;
     let mut memory = reader.tensors().iter().map(zeros).collect::<Result<Vec<_>>>()?;
     let mut model = Model::new();

@@ -142,6 +142,23 @@ def test_what_others_packed(tmp_path):
         assert (d[()] == a).all()
 
 
+def test_nothing_is_dropped_in_silence(tmp_path):
+    """What is no tensor here is named, before anything is written."""
+    import ml_dtypes
+    from safetensors.numpy import save_file
+    save_file({"a": np.zeros(2, "float32"), "f8": np.zeros(2, ml_dtypes.float8_e4m3fn)}, tmp_path / "f.safetensors")
+    with h5py.File(tmp_path / "t.weights.h5", "w") as f:
+        f["a"], f["f8"] = np.zeros(2, "float32"), ["text"]
+    for src in ("f.safetensors", "t.weights.h5"):
+        assert lib.read(tmp_path / src).keys() == {"a"}
+        before = (tmp_path / src).read_bytes()
+        for dst in (src, "b.weights.h5"):
+            with pytest.raises(Failure, match="'f8'") as e:
+                convert(tmp_path / src, tmp_path / dst)
+            assert e.value.status == "CKPT_E_UNSUPPORTED"
+        assert (tmp_path / src).read_bytes() == before and not (tmp_path / "b.weights.h5").exists()
+
+
 def test_onto_itself(tmp_path):
     lib.save(tmp_path / "a.weights.h5", {"x": np.arange(3, dtype="float32")})
     before = (tmp_path / "a.weights.h5").read_bytes()

@@ -34,8 +34,10 @@ def digits(tmp_path_factory):
 
     def start(*arguments):
         with open(data) as rows:
+            # A shell has its background jobs ignore interrupts, and they hand that on.
             return subprocess.Popen([built / "digits", *map(str, arguments)], stdin=rows, stdout=subprocess.PIPE,
-                                    stderr=subprocess.PIPE, env=environment, text=True)
+                                    stderr=subprocess.PIPE, env=environment, text=True,
+                                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return start
 
 

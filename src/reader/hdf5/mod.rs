@@ -58,6 +58,8 @@ pub(super) struct Tree {
     pub names: BTreeMap<String, String>,
     /// What Keras' legacy format says in attributes.
     pub labels: Labels,
+    /// A dataset that is no tensor, where there are some.
+    pub unlisted: Option<String>,
 }
 
 /// How many times the file's size the tensors may claim that are not in it as they are: deflate's limit.
@@ -86,6 +88,7 @@ pub(super) fn read(source: &Source, origin: u64, only: Option<&str>) -> Result<T
         groups: HashSet::new(),
         names: BTreeMap::new(),
         labels: Labels::default(),
+        unlisted: None,
         labelled: only.is_none(),
         extents: Vec::new(),
         paths: 0,
@@ -96,8 +99,8 @@ pub(super) fn read(source: &Source, origin: u64, only: Option<&str>) -> Result<T
     }
     let tensors = walk.run(superblock.root, only)?;
     walk.check_overlap()?;
-    let (names, labels) = (walk.names, walk.labels);
-    Ok(Tree { source: superblock.source, tensors, names, labels })
+    let (names, labels, unlisted) = (walk.names, walk.labels, walk.unlisted);
+    Ok(Tree { source: superblock.source, tensors, names, labels, unlisted })
 }
 
 struct Walk<'a> {
@@ -108,6 +111,7 @@ struct Walk<'a> {
     groups: HashSet<u64>,
     names: BTreeMap<String, String>,
     labels: Labels,
+    unlisted: Option<String>,
     /// Whether the labels are wanted.
     labelled: bool,
     /// Offset, end and object header of each tensor's bytes.
@@ -161,6 +165,8 @@ impl Walk<'_> {
             let place = dataset.here().map_or(Place::Decoded(address), Place::Here);
             let spec = TensorSpec { path, dtype: dataset.dtype, shape: dataset.extent.shape };
             tensors.push((spec, place));
+        } else if self.unlisted.is_none() && self.header.find(kind::LAYOUT).is_some() {
+            self.unlisted = Some(path);
         }
         Ok(())
     }
