@@ -221,7 +221,7 @@ def main():
         offsets = extents(file, big)
         # Memory begins where malloc's does, of this size; and where a plain pread is at its best (see copies_slowly in
         # src/reader/load.rs), so that the time of the checksums shows.
-        for start, bar in ((16, 1.1), (64, 1.5)):
+        for start, bar in ((16, 1.1), (64, 1.1)):
             bench.load_rows(f"512 MiB to {start} behind a page", "pread",
                             lambda into: load_with_pread(file, into, offsets), ["b.weights.h5", "b.keras"], big, bar,
                             rounds * 3, at(start))

@@ -194,3 +194,15 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(Failure, match="no room for a layer"):
         lib.save(tmp_path / "a.h5", x, {"layers/a": "x/y"}, CONFIG)
     assert not os.path.exists(tmp_path / "a.h5")
+
+
+def test_a_part_that_is_frozen_by_itself(tmp_path):
+    """It stands behind the others, and only its name says which it is; Keras itself takes it for another."""
+    keras.utils.clear_session()
+    x = keras.Input((5, 8))
+    attention = keras.layers.MultiHeadAttention(2, 4)
+    model = keras.Model(x, attention(x, x))
+    attention._query_dense.trainable = False
+    model.save(tmp_path / "k.h5")
+    model.save_weights(tmp_path / "k.weights.h5")
+    assert_same(lib.read(tmp_path / "k.h5"), lib.read(tmp_path / "k.weights.h5"))

@@ -205,7 +205,9 @@ fn assign<'a>(layer: &'a Layer, bundles: &[Bundle]) -> Vec<Option<&'a Part>> {
     if certain && some.len() == bundles.len() {
         let late = |part: &&Part| !layer.frozen && (!part.trained || part.state == State::All);
         let (last, first): (Vec<_>, Vec<_>) = some.iter().copied().partition(late);
-        return first.into_iter().chain(last).map(Some).collect();
+        // A part that was frozen by itself stands elsewhere, which the configuration does not say; its name does.
+        let by_order = || first.into_iter().chain(last).map(Some).collect();
+        return by_name(&some, bundles).unwrap_or_else(by_order);
     }
     by_name(&some, bundles).unwrap_or_default()
 }
