@@ -8,7 +8,7 @@ use super::hdf5::{self, path_order};
 use super::index::Index;
 use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
-use super::{Opening, weights};
+use super::{Opening, former, weights};
 use crate::error::Result;
 use crate::tensor::TensorSpec;
 
@@ -70,12 +70,13 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
     tensors.sort_unstable_by(|(a, _), (b, _)| path_order(&a.path, &b.path));
     refuse_twice(&tensors, &index.files)?;
     (content.tensors, content.spots) = tensors.into_iter().unzip();
+    former::adopt(&mut content);
     Ok(content)
 }
 
 fn read_file(source: &Source, opening: &Opening) -> Result<Content> {
     match hdf5::find(source)? {
-        Some(origin) => weights::read(source, origin, opening),
+        Some(origin) => weights::read_part(source, origin, opening),
         None => Err(damaged("it is not an HDF5 file")),
     }
 }

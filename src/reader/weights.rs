@@ -17,6 +17,13 @@ pub(super) const OWN_GROUP: &str = "libckpt";
 
 /// Reads the HDF5 file that begins at `origin`.
 pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
+    let mut content = read_part(source, origin, opening)?;
+    former::adopt(&mut content);
+    Ok(content)
+}
+
+/// Reads the HDF5 file that begins at `origin` and may be one of several.
+pub(super) fn read_part(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
     let tree = hdf5::read(source, origin, opening.only)?;
     let mut file = File { source: tree.source, checksums: Checksums::default() };
     let (mut tensors, mut spots) =
@@ -45,7 +52,6 @@ pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Co
         archive: None,
     };
     legacy::adopt(&mut content, &tree.labels)?;
-    former::add_aliases(&mut content);
     Ok(content)
 }
 
