@@ -34,6 +34,28 @@ fn open(bytes: &[u8]) -> Result<Reader> {
     reader
 }
 
+#[test]
+fn a_model_whose_weights_keras_would_not_find_is_refused() {
+    let planned = |paths: &[&str]| {
+        let mut schema = Schema::new();
+        for path in paths {
+            schema.add(path, Dtype::F32, &[2]).unwrap();
+        }
+        plan(&schema, Format::LegacyH5, &Options { config: Some(CONFIG), ..Options::default() }).map(|_| ())
+    };
+    // A subclassed model has its layers in attributes.
+    let error = planned(&["optimizer/vars/0", "a/vars/0", "b/vars/0"]).unwrap_err();
+    assert_eq!(error.status(), Status::Unsupported);
+    assert!(error.message().contains("'a/vars/0'") && error.message().contains("layers/<layer>/"), "{error}");
+    let former = planned(&["_layer_checkpoint_dependencies/dense/vars/0"]).unwrap_err();
+    assert_eq!(former.status(), Status::Unsupported);
+
+    planned(&[]).unwrap();
+    planned(&["optimizer/vars/0", "layers/dropout/seed_generator/vars/0"]).unwrap();
+    planned(&["vars/0", "a/vars/0"]).unwrap();
+    planned(&["layers/a/vars/0", "a/vars/0"]).unwrap();
+}
+
 /// The attribute `name` of the last group that has it: where its datatype, its dataspace and its data are.
 fn attribute(bytes: &[u8], name: &str) -> [usize; 3] {
     let named = format!("{name}\0");

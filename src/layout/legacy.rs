@@ -57,6 +57,7 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
         )
     })?;
     let plan = Plan::new(schema, config)?;
+    plan.check_weights(schema)?;
     let places: Vec<String> = schema.tensors().iter().map(|spec| plan.place(&spec.path)).collect();
     let mut tree = schema.relocated(&places)?;
     for (group, name) in schema.names() {
@@ -171,6 +172,29 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a model of which no weight would be where Keras looks: it would load the file without an error, and
+    /// leave its weights as they were initialized.
+    fn check_weights(&self, schema: &Schema) -> Result<()> {
+        if !self.top_level.is_empty() || self.layers.iter().any(|layer| !layer.weights.is_empty()) {
+            return Ok(());
+        }
+        let is_weight = |path: &str| {
+            !path.starts_with("optimizer/") && path.split('/').all(|part| part != "seed_generator")
+        };
+        match schema.tensors().iter().find(|spec| is_weight(&spec.path)) {
+            Some(spec) => Err(Error::new(
+                Status::Unsupported,
+                format!(
+                    "a legacy .h5 file would have no weight of this model, and Keras would load it with weights as \
+                     they are initialized: '{}' is not in a layer of the model, where the format needs its weights, at \
+                     paths 'layers/<layer>/...'; a .keras or a .weights.h5 file has room for any path",
+                    spec.path
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Lists the layers as the configuration does, those without weights too, if it knows all that have some.
