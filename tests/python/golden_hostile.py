@@ -1,4 +1,4 @@
-"""Writes the bad golden files of the formats .weights.h5 and .keras: tests/golden/*/bad, with their lists.
+"""Writes the bad golden files of the formats .weights.h5, .keras and legacy .h5: tests/golden/*/bad, with their lists.
 
     golden_hostile.py DIRECTORY
 
@@ -179,10 +179,35 @@ def archives():
     keras("zip64-missing", change(end + 16, b"\xff" * 4), "it has no Zip64 directory, and says so")
 
 
+def legacy():
+    def h5(name, content, why, status="CKPT_E_FORMAT"):
+        bad("legacy", name + ".h5", content, status, why)
+
+    def model(layers, weights=("kernel",)):
+        def fill(f):
+            f.attrs["model_config"] = '{"class_name": "Sequential", "config": {"name": "s", "layers": []}}'
+            group = f.create_group("model_weights")
+            group.attrs["layer_names"] = layers
+            group["one/kernel"] = np.arange(3, dtype="float32")
+            group["one"].attrs["weight_names"] = weights
+
+        return fill
+
+    good = file(model(np.array([b"one"])))
+    names = good.index(b"layer_names\0") + len(b"layer_names\0".ljust(16, b"\0"))  # the datatype, then the dataspace
+    h5("layer-missing", file(model(np.array([b"two"]))), "it lists a layer of which there is no group")
+    h5("layer-not-utf8", file(model(np.array([b"\xff\xfe\xfd"]))), "the name of a layer is not UTF-8")
+    h5("layers-2-40", put(good, names + 16, 1 << 40), "its list of layers claims 2^40 of them")
+    heap = file(model(["one"], ["kernel"]))
+    at = heap.index(struct.pack("<I", 3), heap.index(b"layer_names\0") + 32) + 4
+    h5("layers-beyond", put(heap, at, 1 << 40), "the name of a layer is behind its end")
+
+
 if __name__ == "__main__":
     out = sys.argv[1]
     weights()
     archives()
+    legacy()
     for folder, lines in lists.items():
         width = max(len(name) for name, _, _ in lines)
         with open(os.path.join(out, folder, "bad", "bad.txt"), "w") as f:
