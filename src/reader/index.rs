@@ -12,8 +12,14 @@ use super::source::{Source, damaged};
 use crate::error::{Error, Result, Status};
 use crate::layout::MAX_SHARDS;
 
-/// The first byte of an index.
-pub(super) const MAGIC: u8 = b'{';
+/// What some programs put before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Whether a file that begins with `head` can be an index: an object, with nothing but white space before it.
+pub(super) fn likely(head: &[u8]) -> bool {
+    let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head);
+    text.trim_ascii_start().first() == Some(&b'{')
+}
 
 /// The most bytes of an index, and of a header of JSON: what the reference implementation of safetensors takes.
 pub(super) const MAX_JSON: u64 = 100_000_000;
@@ -49,6 +55,7 @@ impl Index {
     }
 
     fn parse(bytes: &[u8]) -> Result<Index> {
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let text = std::str::from_utf8(bytes).map_err(|e| damaged(format!("it is not UTF-8: {e}")))?;
         let whole = Object::parse(text)?;
         let Some(map) = whole.get("weight_map") else {
@@ -165,6 +172,18 @@ mod tests {
         assert_eq!(index.map, expected);
         let empty = parse(r#"{"weight_map": {}}"#).unwrap();
         assert!(empty.metadata.is_none() && empty.files.is_empty() && empty.map.is_empty());
+    }
+
+    #[test]
+    fn white_space_and_a_byte_order_mark_may_come_first() {
+        for before in ["", " ", "\n", "\r\n\t ", "\u{feff}", "\u{feff} \n"] {
+            let json = format!(r#"{before}{{"weight_map": {{"k": "a"}}}}"#);
+            assert!(likely(json.as_bytes()), "{before:?}");
+            assert_eq!(parse(&json).unwrap().files, ["a"], "{before:?}");
+        }
+        for other in ["", " ", "\u{feff}", "[{", " \u{feff}{", "\0{"] {
+            assert!(!likely(other.as_bytes()), "{other:?}");
+        }
     }
 
     #[test]
