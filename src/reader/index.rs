@@ -11,7 +11,7 @@ use std::path::Path;
 use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
 use crate::error::{Error, Result, Status};
-use crate::layout::MAX_SHARDS;
+use crate::layout::{MAX_INDEX, MAX_SHARDS};
 
 /// What some programs put before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -23,7 +23,7 @@ pub(super) fn likely(head: &[u8]) -> bool {
 }
 
 /// The most bytes of an index, and of a header of JSON: what the reference implementation of safetensors takes.
-pub(super) const MAX_JSON: u64 = 100_000_000;
+pub(super) const MAX_JSON: u64 = MAX_INDEX;
 
 /// The most files of a checkpoint: each is held open.
 const MAX_FILES: usize = MAX_SHARDS;
