@@ -14,6 +14,7 @@ use engine_support::mem::{Fault, Files, Mem, Node};
 use engine_support::shards::{Sharded, sharded, shards_of};
 
 const PATH: &str = "/d/m.weights.json";
+const COPY: &str = "/d/copy.weights.json";
 const FIRST: &str = "/d/m_00000.weights.h5";
 
 fn old() -> Sharded {
@@ -39,11 +40,13 @@ enum Before {
     Keras,
     /// Ours, and the shards of a save that was cut off.
     Orphans,
+    /// Ours, and a copy of its index.
+    Copied,
 }
 
 impl Before {
-    const ALL: [Before; 5] =
-        [Before::Nothing, Before::NoDirectory, Before::Ours, Before::Keras, Before::Orphans];
+    const ALL: [Before; 6] =
+        [Before::Nothing, Before::NoDirectory, Before::Ours, Before::Keras, Before::Orphans, Before::Copied];
 
     fn path(self) -> &'static str {
         if self == Before::NoDirectory { "/d/a/b/m.weights.json" } else { PATH }
@@ -66,6 +69,10 @@ impl Before {
                 mem.put_file("/d/m_0123456789abcdef_00001.weights.h5", b"");
                 mem.put_file("/d/.ckpt-tmp-1-1-1", b"half");
             }
+            Before::Copied => {
+                old().save(&mem, Path::new(PATH), options(true)).unwrap();
+                mem.put_file(COPY, &mem.file(PATH).unwrap());
+            }
         }
         mem
     }
@@ -74,7 +81,7 @@ impl Before {
     fn stands(self, files: &Files) -> bool {
         match self {
             Before::Nothing | Before::NoDirectory => !files.contains_key(self.path()),
-            Before::Ours | Before::Orphans => old().is_in(files, PATH),
+            Before::Ours | Before::Orphans | Before::Copied => old().is_in(files, PATH),
             Before::Keras => {
                 let names = files.get(PATH).map(|index| shards_of(index));
                 names.is_some_and(|names| names.iter().all(|name| files.contains_key(&format!("/d/{name}"))))
@@ -82,6 +89,13 @@ impl Before {
             }
         }
     }
+}
+
+/// Whether the shards that the index at `path` names are there.
+fn has_shards(files: &Files, path: &str) -> bool {
+    files
+        .get(path)
+        .is_some_and(|index| shards_of(index).iter().all(|name| files.contains_key(&format!("/d/{name}"))))
 }
 
 /// A fault at a call of a save.
@@ -135,8 +149,13 @@ fn at_every_call(
 fn assert_tidy(mem: &Mem, before: Before, case: &dyn fmt::Display) {
     let files = mem.files();
     let names = files.keys().filter(|name| !name.contains(".ckpt-tmp"));
-    let keras = if before == Before::Keras { 1 } else { 0 };
-    assert_eq!(names.count(), new().shards.len() + 2 + keras, "{case}: {:?}", files.keys());
+    let more = match before {
+        Before::Keras => 1,
+        Before::Copied => old().shards.len() + 1,
+        _ => 0,
+    };
+    assert!(before != Before::Copied || has_shards(&files, COPY), "{case}: {:?}", files.keys());
+    assert_eq!(names.count(), new().shards.len() + 2 + more, "{case}: {:?}", files.keys());
 }
 
 #[test]
@@ -152,7 +171,7 @@ fn a_checkpoint_replaces_what_is_there() {
                 assert_eq!(files[FIRST], b"a shard");
                 assert_eq!(files["/d/m_00001.weights.h5"], b"another");
             }
-            let there = matches!(before, Before::Ours | Before::Keras | Before::Orphans);
+            let there = !matches!(before, Before::Nothing | Before::NoDirectory);
             let written = new().shards.iter().map(Vec::len).sum::<usize>() + files[before.path()].len();
             assert_eq!(stats.bytes, (written + if there { 0 } else { new().first.len() }) as u64);
             assert_eq!(stats.file.companions.len(), new().shards.len() + usize::from(!there));
@@ -202,6 +221,7 @@ fn a_loss_of_power_leaves_the_old_checkpoint_or_the_new_one() {
         for files in mem.all_after_power_loss() {
             let whole = new().is_in(&files, before.path()) || before.stands(&files);
             assert!(whole, "{case}: {:?}", files.keys());
+            assert!(before != Before::Copied || has_shards(&files, COPY), "{case}: {:?}", files.keys());
         }
     });
 }
@@ -344,4 +364,61 @@ fn what_another_has_replaced_is_not_removed() {
     old().save(&mem, Path::new(PATH), options(true)).unwrap();
     assert!(!remove(&mem, &first).unwrap());
     assert!(old().is_in(&mem.files(), PATH));
+}
+
+#[test]
+fn shards_that_an_index_under_another_name_needs_stay() {
+    for name in ["keep.weights.json", "m.weights.json.bak", "m.json", "m.json.1", "KEEP.JSON"] {
+        let mem = Before::Ours.put();
+        let kept = format!("/d/{name}");
+        mem.rename(Path::new(PATH), Path::new(&kept)).unwrap();
+        for _ in 0..2 {
+            new().save(&mem, Path::new(PATH), options(true)).unwrap();
+            assert!(has_shards(&mem.files(), &kept), "{name}: {:?}", mem.names());
+            assert!(new().is_in(&mem.files(), PATH), "{name}");
+        }
+        mem.remove(Path::new(&kept)).unwrap();
+        new().save(&mem, Path::new(PATH), options(true)).unwrap();
+        assert_tidy(&mem, Before::Ours, &name);
+    }
+}
+
+#[test]
+fn another_index_is_found_out_wherever_it_names_a_shard() {
+    let piece = 1 << 20;
+    for at in [0, 1, piece - 17, piece - 16, piece - 15, piece - 1, piece, 3 * piece + 5] {
+        let mem = Before::Orphans.put();
+        mem.put_file("/d/x.json", &[&vec![b' '; at][..], b"0123456789abcdef", &vec![b' '; piece]].concat());
+        mem.0.lock().unwrap().most = if at == 1 { 1000 } else { usize::MAX };
+        new().save(&mem, Path::new(PATH), options(true)).unwrap();
+        assert!(mem.file("/d/m_0123456789abcdef_00000.weights.h5").is_some(), "at {at}");
+    }
+}
+
+#[test]
+fn old_shards_stay_where_an_index_cannot_be_read() {
+    for call in ["read", "list"] {
+        let mem = Before::Copied.put();
+        mem.0.lock().unwrap().broken = Some((call, libc::EACCES));
+        let result = new().save(&mem, Path::new(PATH), options(true));
+        if call == "list" {
+            result.unwrap();
+            assert!(new().is_in(&mem.files(), PATH));
+        }
+        assert!(has_shards(&mem.files(), COPY));
+    }
+}
+
+#[test]
+fn removing_leaves_what_another_index_needs() {
+    for (name, first_stays) in [("copy.weights.json", false), ("m.json", true), ("m.json.bak", false)] {
+        let mem = Before::Nothing.put();
+        let file = new().save(&mem, Path::new(PATH), options(true)).unwrap().file;
+        let copy = format!("/d/{name}");
+        mem.put_file(&copy, &mem.file(PATH).unwrap());
+        assert!(remove(&mem, &file).unwrap());
+        assert!(mem.file(PATH).is_none());
+        assert!(has_shards(&mem.files(), &copy), "{name}: {:?}", mem.names());
+        assert_eq!(mem.file(FIRST).is_some(), first_stays, "{name}");
+    }
 }

@@ -330,3 +330,16 @@ fn an_index_that_was_changed_gives_an_error_or_the_true_data() {
     assert!(read > 100 && read < 9_000, "{read} of 10000 were read");
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }
+
+#[test]
+fn white_space_may_precede_an_index() {
+    let scratch = Scratch::new("reader-shards");
+    let path = small(&scratch, "m");
+    let index = fs::read(&path).unwrap();
+    let many = "\n".repeat(4000);
+    for before in ["\n", "\t  ", "\r\n", "\u{feff}", "\u{feff}\n", &many] {
+        fs::write(&path, [before.as_bytes(), &index].concat()).unwrap();
+        assert_eq!(Reader::open(&path).unwrap().tensors().len(), 3, "{before:?}");
+        assert_eq!(training_state(&path).unwrap(), STATE.as_bytes());
+    }
+}

@@ -188,3 +188,17 @@ fn a_reader_meets_a_whole_checkpoint_whenever_it_looks() {
     save(&session(&dir, "m.weights.json", |_| ()), 0, &[], &model(&mut [1.0; 30]));
     assert_eq!(files(dir.path(), "m"), "fi3", "{:?}", dir.names());
 }
+
+#[test]
+fn a_copy_of_an_index_keeps_its_shards() {
+    let dir = Scratch::new("session-shards");
+    let session = session(&dir, "m-{epoch}.weights.json", |policy| policy.keep_last = 1);
+    let mut values = [1.0; 30];
+    let model = model(&mut values);
+    save(&session, 0, &[], &model);
+    fs::copy(dir.join("m-1.weights.json"), dir.join("good.weights.json")).unwrap();
+    save(&session, 1, &[], &model);
+    save(&session, 2, &[], &model);
+    assert_eq!([1, 2, 3].map(|n| files(dir.path(), &format!("m-{n}"))), ["3", "0", "fi3"]);
+    Reader::open(&dir.join("good.weights.json")).unwrap().verify().unwrap();
+}

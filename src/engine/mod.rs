@@ -8,6 +8,7 @@
 //! - [`temp`]: temporary files, held by their lock, and the sweep of those that nobody holds.
 //! - [`destination`]: where a save goes: behind the links, into directories that it makes.
 //! - `files`: the files of one save while they have no names of their own.
+//! - `needed`: which of a checkpoint's files another one needs.
 //! - [`commit`]: temporary files, sync, rename, sync of the directory.
 //! - [`remove`]: the end of checkpoints.
 
@@ -16,6 +17,7 @@ pub mod commit;
 pub mod destination;
 mod files;
 pub mod host;
+mod needed;
 pub mod remove;
 pub mod storage;
 pub mod strided;

@@ -1,6 +1,7 @@
 //! The end of checkpoints: those that nobody keeps, and what a new one supersedes.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -10,11 +11,15 @@ use crate::layout::Layout;
 
 use super::commit::Written;
 use super::destination::parent;
+use super::needed::needed;
 use super::storage::{FileId, Storage, retry};
 use super::temp::abandoned;
 
+/// Old companions that are looked at together: all are open then.
+const TOGETHER: usize = 64;
+
 /// Removes what a save has put in place, if it still is that: `false` if somebody has removed or replaced the file
-/// since. Its companions go after it, each if it still is that file.
+/// since. Its companions go after it, each if it still is that file and no other index in the directory needs it.
 pub fn remove(storage: &dyn Storage, file: &Written) -> Result<bool> {
     if !remove_file(storage, &file.path, file.id)? {
         return Ok(false);
@@ -23,8 +28,18 @@ pub fn remove(storage: &dyn Storage, file: &Written) -> Result<bool> {
         // So that no loss of power brings the file back without them; where that cannot be, they go all the same.
         let _ = retry(|| storage.sync_dir(parent(&file.path)));
     }
+    let names: Vec<Cow<str>> = file.companions.iter().map(|(path, _)| file_name(path)).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let dir = parent(&file.path);
+    let needed = match names.is_empty() {
+        true => Vec::new(),
+        false => {
+            needed(storage, dir, &names, None).map_err(|e| Error::io("look for other indices in", dir, &e))?
+        }
+    };
+    let companions = file.companions.iter().zip(needed).filter(|(_, needed)| !needed);
     // All that can go: an error at one keeps none of the others.
-    let removed = file.companions.iter().map(|(path, id)| remove_file(storage, path, *id));
+    let removed = companions.map(|((path, id), _)| remove_file(storage, path, *id));
     let removed: Vec<Result<bool>> = removed.collect();
     removed.into_iter().collect::<Result<Vec<bool>>>().map(|_| true)
 }
@@ -57,26 +72,41 @@ pub fn remove_dir(storage: &dyn Storage, dir: &Path) -> bool {
 }
 
 /// Removes the companions of earlier saves to `path`, where the file `id` with this layout has been put in place.
-/// Those that a living save holds stay, and those that cannot be removed: the next save tries again.
+/// Those that a living save holds or another index needs stay, and those that cannot be removed: the next save tries
+/// again.
 pub(super) fn remove_superseded(storage: &dyn Storage, path: &Path, id: FileId, layout: &Layout) {
     if layout.companions().is_empty() {
         return;
     }
     let names = retry(|| storage.list(parent(path))).unwrap_or_default();
     let names: Vec<String> = names.into_iter().filter_map(|name| OsString::into_string(name).ok()).collect();
-    for name in layout.superseded(&names) {
-        let companion = path.with_file_name(name);
-        let held = match abandoned(storage, &companion) {
-            Ok(Some(held)) => Some(held),
-            // Where there are no locks, two saves to one path at once are not protected from each other.
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
-            Ok(None) | Err(_) => continue,
-        };
-        // Its save has ended, so no file can come to need it. Does the one that stands? Not if that is ours.
+    for names in layout.superseded(&names).chunks(TOGETHER) {
+        let mut ended = Vec::new();
+        for name in names {
+            let companion = path.with_file_name(name);
+            match abandoned(storage, &companion) {
+                Ok(Some(held)) => ended.push((*name, companion, Some(held))),
+                // Where there are no locks, two saves to one path at once are not protected from each other.
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => ended.push((*name, companion, None)),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        if ended.is_empty() {
+            continue;
+        }
+        // Their saves have ended, so no other save can come to need them. Is there an index that does?
+        let names: Vec<&str> = ended.iter().map(|(name, ..)| *name).collect();
+        let Ok(needed) = needed(storage, parent(path), &names, Some(&file_name(path))) else { return };
+        // Not the one at the path, if that is ours.
         if !matches!(stands(storage, path, id), Ok(true)) {
             return;
         }
-        let _ = retry(|| storage.remove(&companion));
-        drop(held);
+        for ((_, companion, _), _) in ended.iter().zip(needed).filter(|(_, needed)| !needed) {
+            let _ = retry(|| storage.remove(companion));
+        }
     }
+}
+
+fn file_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().map_or(Cow::Borrowed(""), |name| name.to_string_lossy())
 }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What a path names.
@@ -53,6 +53,9 @@ pub trait Storage: Send + Sync {
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>>;
     /// Opens a file for its lock alone; never a link's target.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>>;
+    /// Fills the beginning of `buf` with bytes of a file from `offset` on, and returns how many: 0 at its end; never a
+    /// link's target.
+    fn read(&self, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// What `path` names; a link is not followed.
     fn info(&self, path: &Path) -> io::Result<Info>;
     /// The path without links and relative parts, so that it means the same from any directory.
@@ -115,6 +118,19 @@ pub fn write_all(file: &dyn Handle, mut parts: &mut [IoSlice<'_>], mut offset: u
     Ok(())
 }
 
+/// Fills `buf` with bytes of a file from `offset` on, in as many calls as it takes; returns how many: fewer only where
+/// the file ends.
+pub fn read_full(storage: &dyn Storage, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while let Some(rest) = buf.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match retry(|| storage.read(path, offset + len as u64, rest))? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    Ok(len)
+}
+
 /// The most parts of one write: `IOV_MAX` on Linux, macOS and the BSDs.
 const MAX_PARTS: usize = 1024;
 
@@ -138,6 +154,11 @@ impl Storage for Disk {
             Err(e) if e.raw_os_error() == Some(libc::EACCES) => Ok(Box::new(open(false)?)),
             result => Ok(Box::new(result?)),
         }
+    }
+
+    fn read(&self, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?.read_at(buf, offset)
     }
 
     fn info(&self, path: &Path) -> io::Result<Info> {

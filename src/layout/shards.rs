@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use self::names::Names;
+pub use self::names::{may_be_index, mention, opened_for};
 use super::{Layout, Node, Options, Schema, Stamp, hdf5};
 use crate::error::{Error, Result, Status};
 use crate::tensor::TensorSpec;
@@ -23,6 +24,9 @@ pub const MAX_SHARD_BYTES: u64 = 5 << 30;
 
 /// The most shards of a checkpoint: all are open at once while it is saved, and while it is read.
 pub const MAX_SHARDS: usize = 10_000;
+
+/// The most bytes of an index that are read: a larger file is none.
+pub const MAX_INDEX: u64 = 100_000_000;
 
 /// A file that is written beside the one of a layout, and put in place before it.
 #[derive(Clone, Debug)]

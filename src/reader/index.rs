@@ -4,19 +4,26 @@
 //! and `model.safetensors.index.json` (the key is a tensor) have it.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
 use crate::error::{Error, Result, Status};
-use crate::layout::MAX_SHARDS;
+use crate::layout::{MAX_INDEX, MAX_SHARDS};
 
-/// The first byte of an index.
-pub(super) const MAGIC: u8 = b'{';
+/// What some programs put before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Whether a file that begins with `head` can be an index: an object, with nothing but white space before it.
+pub(super) fn likely(head: &[u8]) -> bool {
+    let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head);
+    text.trim_ascii_start().first() == Some(&b'{')
+}
 
 /// The most bytes of an index, and of a header of JSON: what the reference implementation of safetensors takes.
-pub(super) const MAX_JSON: u64 = 100_000_000;
+pub(super) const MAX_JSON: u64 = MAX_INDEX;
 
 /// The most files of a checkpoint: each is held open.
 const MAX_FILES: usize = MAX_SHARDS;
@@ -49,31 +56,34 @@ impl Index {
     }
 
     fn parse(bytes: &[u8]) -> Result<Index> {
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let text = std::str::from_utf8(bytes).map_err(|e| damaged(format!("it is not UTF-8: {e}")))?;
         let whole = Object::parse(text)?;
         let Some(map) = whole.get("weight_map") else {
             return Err(damaged("it has no \"weight_map\""));
         };
         let map = Object::parse(map).map_err(|e| e.context("\"weight_map\""))?;
-        let mut names = BTreeMap::new();
+        let mut names = HashMap::new();
         let mut found = Vec::new();
         for (key, files) in map.into_entries() {
             let places = file_names(files)
-                .and_then(|files| files.into_iter().map(|file| place(file, &mut names)).collect())
+                .and_then(|files| files.into_iter().map(|Text(file)| place(file, &mut names)).collect())
                 .map_err(|e| e.context(format_args!("\"weight_map\", {}", quoted(&key))))?;
             found.push((key.into_owned(), places));
         }
         // The places are in the order in which the names were met: number them as they are sorted.
-        let (files, met): (Vec<String>, Vec<usize>) = names.into_iter().unzip();
-        let mut rank = vec![0; met.len()];
-        for (sorted, met) in met.into_iter().enumerate() {
-            if let Some(rank) = rank.get_mut(met) {
+        let mut names: Vec<(Cow<str>, usize)> = names.into_iter().collect();
+        names.sort_unstable();
+        let mut rank = vec![0; names.len()];
+        for (sorted, (_, met)) in names.iter().enumerate() {
+            if let Some(rank) = rank.get_mut(*met) {
                 *rank = sorted;
             }
         }
         for place in found.iter_mut().flat_map(|(_, places): &mut (_, Vec<usize>)| places) {
             *place = rank.get(*place).copied().unwrap_or_default();
         }
+        let files = names.into_iter().map(|(name, _)| name.into_owned()).collect();
         Ok(Index { metadata: whole.get("metadata").map(str::to_owned), files, map: found })
     }
 
@@ -104,27 +114,30 @@ impl Index {
 }
 
 /// One name, or a list of some.
-fn file_names(value: &str) -> Result<Vec<String>> {
+fn file_names(value: &str) -> Result<Vec<Text<'_>>> {
     const EXPECTED: &str = "the name of a file, or a list of some";
     if value.starts_with('[') {
-        if value.matches(',').count() >= MAX_FILES {
+        if value.bytes().filter(|b| *b == b',').count() >= MAX_FILES {
             return Err(too_many());
         }
-        let names: Vec<String> = json::value(value, EXPECTED)?;
+        let names: Vec<Text> = json::value(value, EXPECTED)?;
         return if names.is_empty() { Err(damaged("it is in no file")) } else { Ok(names) };
     }
-    json::value::<Text>(value, EXPECTED).map(|name| vec![name.0.into_owned()])
+    json::value(value, EXPECTED).map(|name| vec![name])
 }
 
 /// The place of a file among those met so far.
-fn place(file: String, names: &mut BTreeMap<String, usize>) -> Result<usize> {
+fn place<'a>(file: Cow<'a, str>, names: &mut HashMap<Cow<'a, str>, usize>) -> Result<usize> {
+    if let Some(place) = names.get(&file) {
+        return Ok(*place);
+    }
     check_plain(&file)?;
     let next = names.len();
-    let place = *names.entry(file).or_insert(next);
-    match names.len() > MAX_FILES {
-        true => Err(too_many()),
-        false => Ok(place),
+    if next == MAX_FILES {
+        return Err(too_many());
     }
+    names.insert(file, next);
+    Ok(next)
 }
 
 fn too_many() -> Error {
@@ -165,6 +178,18 @@ mod tests {
         assert_eq!(index.map, expected);
         let empty = parse(r#"{"weight_map": {}}"#).unwrap();
         assert!(empty.metadata.is_none() && empty.files.is_empty() && empty.map.is_empty());
+    }
+
+    #[test]
+    fn white_space_and_a_byte_order_mark_may_come_first() {
+        for before in ["", " ", "\n", "\r\n\t ", "\u{feff}", "\u{feff} \n"] {
+            let json = format!(r#"{before}{{"weight_map": {{"k": "a"}}}}"#);
+            assert!(likely(json.as_bytes()), "{before:?}");
+            assert_eq!(parse(&json).unwrap().files, ["a"], "{before:?}");
+        }
+        for other in ["", " ", "\u{feff}", "[{", " \u{feff}{", "\0{"] {
+            assert!(!likely(other.as_bytes()), "{other:?}");
+        }
     }
 
     #[test]

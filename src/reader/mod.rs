@@ -241,6 +241,9 @@ impl Reader {
 /// The directory of an archive that the assets are in.
 const ASSETS: &str = "assets/";
 
+/// The most bytes of white space, or about so, before an index.
+const MAX_START: u64 = 4096;
+
 /// How a checkpoint is opened.
 struct Opening<'a> {
     /// Only what is under this name at the root of the HDF5 files.
@@ -262,7 +265,8 @@ fn read(source: &Source, opening: &Opening) -> Result<Content> {
     if let Some(origin) = hdf5::find(source)? {
         return weights::read(source, origin, opening);
     }
-    if head.first() == Some(&index::MAGIC) {
+    let start = source.read_vec(0, source.len().min(MAX_START))?;
+    if index::likely(&start) {
         return read_index(source, opening);
     }
     if likeness == Likeness::Broken {

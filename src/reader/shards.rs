@@ -32,20 +32,24 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
         // What is our own is in the index.
         return Ok(content);
     }
-    // The groups that each file is to hold tensors of, and whether one was met.
-    let mut groups: Vec<HashMap<&str, bool>> = vec![HashMap::new(); index.files.len()];
-    for (key, files) in &index.map {
+    // The entries of the map that name each file.
+    let mut entries: Vec<Vec<u32>> = vec![Vec::new(); index.files.len()];
+    for (entry, (_, files)) in (0..).zip(&index.map) {
         for file in files {
-            if let Some(groups) = groups.get_mut(*file) {
-                groups.insert(key.strip_prefix('/').unwrap_or(key), false);
+            if let Some(entries) = entries.get_mut(*file) {
+                entries.push(entry);
             }
         }
     }
     let mut tensors = Vec::new();
-    for (i, (name, mut groups)) in index.files.iter().zip(groups).enumerate() {
+    for (i, (name, entries)) in index.files.iter().zip(entries).enumerate() {
         let part = Index::open(source, name)?;
         let part =
             read_file(&part, opening).map_err(|e| e.context(format_args!("its file {}", quoted(name))))?;
+        // The groups that it is to hold tensors of, and whether one was met.
+        let keys = entries.iter().filter_map(|entry| index.map.get(*entry as usize));
+        let groups = keys.map(|(key, _)| (key.strip_prefix('/').unwrap_or(key), false));
+        let mut groups: HashMap<&str, bool> = groups.collect();
         for (spec, spot) in part.tensors.into_iter().zip(part.spots) {
             let group = spec.path.rsplit_once('/').map_or("", |(group, _)| group);
             if let Some(met) = groups.get_mut(group) {

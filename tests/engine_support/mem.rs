@@ -254,6 +254,15 @@ impl Storage for Mem {
         }
     }
 
+    fn read(&self, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let s = self.call("read")?;
+        let Some(&Node::File(id)) = s.names.get(path) else { return Err(errno(libc::ENOENT)) };
+        let rest = s.inodes[id].bytes.get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(buf.len()).min(s.most);
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
     fn info(&self, path: &Path) -> io::Result<Info> {
         let s = self.call("info")?;
         let (kind, mode, inode) = match s.names.get(path) {

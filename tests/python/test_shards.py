@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,3 +231,18 @@ def test_a_killed_save_leaves_a_whole_checkpoint(tmp_path):
     save(path, tensors)
     assert len(generations(path)) == 1
     assert sorted(p.name[:2] for p in tmp_path.iterdir()) == ["m.", "m_", "m_"], "a save takes what others left"
+
+
+@pytest.mark.parametrize("name", ["keep.weights.json", "m.weights.json.bak", "m.json"])
+@pytest.mark.parametrize("put_aside", [os.rename, os.link, shutil.copy])
+def test_an_index_that_is_put_aside_keeps_its_shards(put_aside, name, tmp_path):
+    path = tmp_path / "m.weights.json"
+    save(path, {"a/vars/0": np.full(9, 1, "float32")})
+    put_aside(path, tmp_path / name)
+    for value in (2, 3):
+        save(path, {"a/vars/0": np.full(9, value, "float32")})
+        assert (lib.read(path)["a/vars/0"] == value).all()
+        assert (lib.read(tmp_path / name)["a/vars/0"] == 1).all()
+    (tmp_path / name).unlink()
+    save(path, {"a/vars/0": np.full(9, 4, "float32")})
+    assert len(generations(path)) == 1

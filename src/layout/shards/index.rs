@@ -45,7 +45,7 @@ pub(super) fn render(
 }
 
 /// A JSON string, all in ASCII: Keras reads the file in the encoding of the locale.
-fn put_string(out: &mut String, text: &str) {
+pub(super) fn put_string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use super::index;
+
 /// The ending of a shard.
 const ENDING: &str = ".weights.h5";
 
@@ -10,6 +12,28 @@ const GENERATION_DIGITS: usize = 16;
 
 /// Decimal digits of a shard's number, at least.
 const NUMBER_DIGITS: usize = 5;
+
+/// Whether a file with this name may be an index, be it one that somebody has put aside: `m.weights.json.bak`.
+pub fn may_be_index(name: &str) -> bool {
+    name.to_ascii_lowercase().contains(".json")
+}
+
+/// What stands in the text of every index that names this companion.
+pub fn mention(companion: &str) -> String {
+    let generation =
+        before_number(companion).and_then(|rest| rest.rsplit_once('_')).map(|(_, digits)| digits);
+    if let Some(digits) = generation.filter(|digits| is_generation(digits)) {
+        return digits.to_owned();
+    }
+    let mut name = String::new();
+    index::put_string(&mut name, companion);
+    name
+}
+
+/// The companion that Keras opens beside an index called so, whatever that says.
+pub fn opened_for(index: &str) -> String {
+    Names::new(index, 0).opened_by_keras()
+}
 
 /// The names of the files of one save.
 #[derive(Clone, Debug, Default)]
@@ -58,15 +82,21 @@ impl Names {
 
     /// The digits of the generation of a shard of this index.
     fn generation_of<'n>(&self, name: &'n str) -> Option<&'n str> {
-        let rest = name.strip_prefix(self.base.as_str())?.strip_prefix('_')?.strip_suffix(ENDING)?;
-        let (generation, number) = rest.split_once('_')?;
-        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let fits = generation.len() == GENERATION_DIGITS
-            && generation.bytes().all(is_hex)
-            && number.len() >= NUMBER_DIGITS
-            && number.bytes().all(|b| b.is_ascii_digit());
-        fits.then_some(generation)
+        let generation = before_number(name)?.strip_prefix(self.base.as_str())?.strip_prefix('_')?;
+        is_generation(generation).then_some(generation)
     }
+}
+
+/// What is before the number in the name of a shard.
+fn before_number(name: &str) -> Option<&str> {
+    let (rest, number) = name.strip_suffix(ENDING)?.rsplit_once('_')?;
+    let fits = number.len() >= NUMBER_DIGITS && number.bytes().all(|b| b.is_ascii_digit());
+    fits.then_some(rest)
+}
+
+fn is_generation(digits: &str) -> bool {
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    digits.len() == GENERATION_DIGITS && digits.bytes().all(is_hex)
 }
 
 /// What Keras begins the names of the shards with where the index is called `file`: its stem, in Python's sense,

@@ -183,3 +183,25 @@ fn only_shards_of_other_saves_are_superseded() {
     let all = names(&[&gone[..], &["m.weights.weights.json"]].concat());
     assert!(mine.superseded(&all).is_empty());
 }
+
+#[test]
+fn an_index_mentions_its_companions() {
+    let mut schema = Schema::new();
+    add(&mut schema, "a", &[10]);
+    for file in ["m.weights.json", "ü\"_1.weights.json", "m_1.weights.json.weights.json"] {
+        let mut layout = planned(&schema, 10);
+        layout.name_companions(file, GENERATION, &Stamp::default()).unwrap();
+        let text = String::from_utf8(layout.literals()[0].to_vec()).unwrap();
+        let shard = mention(layout.companions()[1].name());
+        assert_eq!(shard, "0000000000000abc");
+        assert!(text.contains(&shard));
+        let first = layout.companions()[0].name();
+        assert_eq!(opened_for(file), first);
+    }
+    assert_eq!(mention("ü_00000.weights.h5"), "\"\\u00fc_00000.weights.h5\"");
+    assert_eq!(mention("m_0123456789abcdef_00000.weights.h5"), "0123456789abcdef");
+    for name in ["m.weights.json", "m.json.bak", "M.JSON", "x.weights.json~"] {
+        assert!(may_be_index(name), "{name}");
+    }
+    assert!(!may_be_index("m_00000.weights.h5") && !may_be_index("json"));
+}
