@@ -155,6 +155,7 @@ mod tests {
                 .map(|(group, name)| (group.replace("L/", &format!("{LAYERS}/")), (*name).to_owned()))
                 .collect(),
             aliases: BTreeMap::new(),
+            unlisted: None,
             state: Ok(None),
             config: None,
             metadata: None,
