@@ -15,6 +15,8 @@ use engine_support::shards::{Sharded, sharded, shards_of};
 
 const PATH: &str = "/d/m.weights.json";
 const COPY: &str = "/d/copy.weights.json";
+/// Keras' first shard, as far as is looked at.
+const SHARD: &[u8] = b"\x89HDF\r\n\x1a\nand so on";
 const FIRST: &str = "/d/m_00000.weights.h5";
 
 fn old() -> Sharded {
@@ -58,7 +60,7 @@ impl Before {
             Before::Nothing | Before::NoDirectory => {}
             Before::Ours => drop(old().save(&mem, Path::new(PATH), options(true)).unwrap()),
             Before::Keras => {
-                mem.put_file(FIRST, b"a shard");
+                mem.put_file(FIRST, SHARD);
                 mem.put_file("/d/m_00001.weights.h5", b"another");
                 let index = br#"{"weight_map": {"/a/vars": ["m_00000.weights.h5", "m_00001.weights.h5"]}}"#;
                 mem.put_file(PATH, index);
@@ -85,7 +87,7 @@ impl Before {
             Before::Keras => {
                 let names = files.get(PATH).map(|index| shards_of(index));
                 names.is_some_and(|names| names.iter().all(|name| files.contains_key(&format!("/d/{name}"))))
-                    && files.get(FIRST).is_some_and(|first| first == b"a shard")
+                    && files.get(FIRST).is_some_and(|first| first == SHARD)
             }
         }
     }
@@ -168,7 +170,7 @@ fn a_checkpoint_replaces_what_is_there() {
             assert!(new().is_in(&files, before.path()), "{before:?}");
             assert_tidy(&mem, before, &format_args!("{before:?}"));
             if before == Before::Keras {
-                assert_eq!(files[FIRST], b"a shard");
+                assert_eq!(files[FIRST], SHARD);
                 assert_eq!(files["/d/m_00001.weights.h5"], b"another");
             }
             let there = !matches!(before, Before::Nothing | Before::NoDirectory);
@@ -421,4 +423,49 @@ fn removing_leaves_what_another_index_needs() {
         assert!(has_shards(&mem.files(), &copy), "{name}: {:?}", mem.names());
         assert_eq!(mem.file(FIRST).is_some(), first_stays, "{name}");
     }
+}
+
+#[test]
+fn what_keras_cannot_open_is_replaced() {
+    for broken in [&b""[..], b"\x89HDF\r\n\x1a", b"something else"] {
+        for link in [false, true] {
+            let mem = Before::Nothing.put();
+            let target = if link { "/d/target" } else { FIRST };
+            mem.put_file(target, broken);
+            if link {
+                mem.put(FIRST, Node::Link(target.into()));
+            }
+            new().save(&mem, Path::new(PATH), options(true)).unwrap();
+            assert_eq!(mem.file(FIRST).unwrap(), new().first);
+            // Never through a link.
+            assert!(!link || mem.file(target).unwrap() == broken);
+        }
+    }
+    let mem = Before::Nothing.put();
+    mem.put(FIRST, Node::Link("nowhere".into()));
+    new().save(&mem, Path::new(PATH), options(true)).unwrap();
+    assert_eq!(mem.file(FIRST).unwrap(), new().first);
+}
+
+#[test]
+fn what_keras_can_open_stays() {
+    let mem = Before::Nothing.put();
+    mem.put_file("/d/target", SHARD);
+    mem.put(FIRST, Node::Link("target".into()));
+    let stats = new().save(&mem, Path::new(PATH), options(true)).unwrap();
+    assert_eq!(mem.file("/d/target").unwrap(), SHARD);
+    assert!(mem.file(FIRST).is_none(), "it is a link still");
+    assert_eq!(stats.file.companions.len(), new().shards.len());
+}
+
+#[test]
+fn a_directory_in_the_way_is_an_error_before_anything_is_written() {
+    let mem = Before::Nothing.put();
+    mem.put(FIRST, Node::Dir);
+    let names = mem.names();
+    let e = new().save(&mem, Path::new(PATH), options(true)).unwrap_err();
+    assert_eq!((e.status(), e.os()), (Status::Io, libc::EISDIR));
+    assert!(e.message().contains(FIRST), "{e}");
+    assert_eq!(mem.names(), names);
+    assert!(!mem.0.lock().unwrap().calls.contains(&"create"));
 }

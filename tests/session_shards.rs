@@ -92,10 +92,11 @@ fn what_others_wrote_beside_a_checkpoint_stays() {
     let mut values = [1.0; 30];
     let model = model(&mut values);
     // A shard of Keras', there before; and one that Keras wrote over the file that was ours.
-    fs::write(dir.join("m-1_00000.weights.h5"), b"Keras").unwrap();
+    let shard = b"\x89HDF\r\n\x1a\nKeras";
+    fs::write(dir.join("m-1_00000.weights.h5"), shard).unwrap();
     save(&session, 0, &[], &model);
     save(&session, 1, &[], &model);
-    fs::write(dir.join("m-2_00000.weights.h5"), b"Keras").unwrap();
+    fs::write(dir.join("m-2_00000.weights.h5"), shard).unwrap();
     fs::write(dir.join("m-2_00001.weights.h5"), b"Keras").unwrap();
     save(&session, 2, &[], &model);
     assert_eq!([1, 2, 3].map(|n| files(dir.path(), &format!("m-{n}"))), ["f0", "f1", "fi3"]);

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result, Status};
-use crate::layout::{Layout, Stamp};
+use crate::layout::{Companion, HEAD, Layout, Stamp};
 
 use super::buffer::Buffer;
-use super::destination::{MadeDirs, create, parent};
+use super::destination::{MadeDirs, create, destination, parent};
 use super::remove::remove_file;
-use super::storage::{FileId, Info, Storage, retry};
+use super::storage::{FileId, Info, Storage, read_full, retry};
 use super::temp::TempFile;
 use super::write;
 
@@ -92,6 +92,14 @@ pub(super) fn create_all<'a>(
     old: Option<Info>,
 ) -> Result<(NewFile<'a>, Vec<NewFile<'a>>)> {
     let count = layout.companions().len();
+    let mut wanted = Vec::with_capacity(count);
+    for (i, companion) in layout.companions().iter().enumerate() {
+        let to = path.with_file_name(companion.name());
+        let gives_way = gives_way(storage, companion, &to);
+        if !gives_way.map_err(|e| e.context(format_args!("cannot save to '{}'", path.display())))? {
+            wanted.push((Role::Companion(i), to));
+        }
+    }
     let mut new = |role, to| match create(storage, parent(path), made, old) {
         Ok(temp) => Ok(NewFile { storage, temp, role, to, needed: layout.total_size() }),
         Err(e) => {
@@ -101,14 +109,28 @@ pub(super) fn create_all<'a>(
         }
     };
     let file = new(Role::Itself, path.to_owned())?;
-    let mut companions = Vec::with_capacity(count);
-    for (i, companion) in layout.companions().iter().enumerate() {
-        let to = path.with_file_name(companion.name());
-        if !companion.yields() || !exists(storage, &to)? {
-            companions.push(new(Role::Companion(i), to)?);
-        }
-    }
+    let companions = wanted.into_iter().map(|(role, to)| new(role, to)).collect::<Result<Vec<_>>>()?;
     Ok((file, companions))
+}
+
+/// Whether a companion is left out because of what is at `to`: a file that Keras can open, be it behind links. Another
+/// file, and a link to nothing, are replaced.
+///
+/// # Errors
+/// There is something that is not to be replaced: a directory, a device.
+fn gives_way(storage: &dyn Storage, companion: &Companion, to: &Path) -> Result<bool> {
+    if !companion.yields() {
+        return Ok(false);
+    }
+    let (file, Some(_)) = destination(storage, to)? else { return Ok(false) };
+    let mut head = [0; HEAD];
+    match read_full(storage, &file, 0, &mut head) {
+        Ok(_) => Ok(companion.is_of_its_kind(&head)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        // Somebody else's: what is in it cannot be told.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+        Err(e) => Err(Error::io("look at", to, &e)),
+    }
 }
 
 fn open_at_once(count: usize) -> String {
@@ -136,9 +158,12 @@ impl NewFile<'_> {
         }
     }
 
-    /// Whether it is left out where a file has its name.
-    fn yields(&self, whole: &Layout) -> bool {
-        matches!(self.role, Role::Companion(i) if whole.companions()[i].yields())
+    /// Whether it is left out because of what has its name.
+    fn gives_way(&self, whole: &Layout) -> Result<bool> {
+        match self.role {
+            Role::Companion(i) => gives_way(self.storage, &whole.companions()[i], &self.to),
+            Role::Itself => Ok(false),
+        }
     }
 
     /// Reserves the space for it.
@@ -214,7 +239,7 @@ impl<'a> Placed<'a> {
     ) -> Result<Placed<'a>> {
         let mut placed = Placed { storage, files: Vec::new() };
         for file in companions {
-            if file.yields(layout) && exists(storage, &file.to)? {
+            if file.gives_way(layout)? {
                 continue;
             }
             let id = file.id()?;

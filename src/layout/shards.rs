@@ -28,6 +28,9 @@ pub const MAX_SHARDS: usize = 10_000;
 /// The most bytes of an index that are read: a larger file is none.
 pub const MAX_INDEX: u64 = 100_000_000;
 
+/// Bytes at the beginning of a companion that tell its kind.
+pub const HEAD: usize = hdf5::SIGNATURE.len();
+
 /// A file that is written beside the one of a layout, and put in place before it.
 #[derive(Clone, Debug)]
 pub struct Companion {
@@ -53,9 +56,14 @@ impl Companion {
         self.tensors.clone()
     }
 
-    /// Whether it is left out where a file with its name is there.
+    /// Whether it is left out where a file of its kind, as [`Companion::is_of_its_kind`] has it, has its name.
     pub fn yields(&self) -> bool {
         self.yields
+    }
+
+    /// Whether a file that begins with `head` is of its kind, so that Keras opens it.
+    pub fn is_of_its_kind(&self, head: &[u8; HEAD]) -> bool {
+        *head == hdf5::SIGNATURE
     }
 }
 

@@ -246,3 +246,25 @@ def test_an_index_that_is_put_aside_keeps_its_shards(put_aside, name, tmp_path):
     (tmp_path / name).unlink()
     save(path, {"a/vars/0": np.full(9, 4, "float32")})
     assert len(generations(path)) == 1
+
+
+@pytest.mark.parametrize("broken", ["empty", "text", "dangling link"])
+def test_keras_loads_where_a_broken_file_was_in_the_way(broken, tmp_path):
+    first = tmp_path / "m_00000.weights.h5"
+    if broken == "dangling link":
+        first.symlink_to(tmp_path / "nowhere")
+    else:
+        first.write_bytes(b"" if broken == "empty" else b"no HDF5 file")
+    model = build("dense")
+    tensors, names = models.saved(model)
+    save(tmp_path / "m.weights.json", tensors, names)
+    model.load_weights(tmp_path / "m.weights.json")
+    assert_same(models.saved(model)[0], tensors)
+
+
+def test_a_directory_in_the_way_of_the_first_file_is_named(tmp_path):
+    first = tmp_path / "m_00000.weights.h5"
+    first.mkdir()
+    with pytest.raises(Failure, match="m_00000.weights.h5.*irectory"):
+        save(tmp_path / "m.weights.json", {"a/vars/0": np.ones(1, "float32")})
+    assert list(tmp_path.iterdir()) == [first]

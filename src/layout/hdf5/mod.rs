@@ -19,6 +19,7 @@ pub(super) use self::attributes::{Attribute, Attributes};
 use self::global_heap::GlobalHeap;
 use self::group::{Link, Object};
 use self::header::Header;
+pub(super) use self::superblock::SIGNATURE;
 use super::bytes::{Put, set_u64};
 use super::own::{CHECKSUMS, CHECKSUMS_PATH, ROW, STATE, STATE_PATH, Slots};
 use super::schema::{Node, NodeId, OWN_GROUP, Schema};
