@@ -203,3 +203,17 @@ fn a_copy_of_an_index_keeps_its_shards() {
     assert_eq!([1, 2, 3].map(|n| files(dir.path(), &format!("m-{n}"))), ["3", "0", "fi3"]);
     Reader::open(&dir.join("good.weights.json")).unwrap().verify().unwrap();
 }
+
+#[test]
+fn what_an_earlier_session_has_put_beside_a_checkpoint_goes_with_it() {
+    let dir = Scratch::new("session-shards");
+    let mut values = [1.0; 30];
+    let model = model(&mut values);
+    for keep_last in [0, 1] {
+        let session = session(&dir, "m-{epoch}.weights.json", |policy| policy.keep_last = keep_last);
+        for epoch in 0..3 {
+            save(&session, epoch, &[], &model);
+        }
+    }
+    assert_eq!([1, 2, 3].map(|n| files(dir.path(), &format!("m-{n}"))), ["0", "0", "fi3"]);
+}

@@ -37,7 +37,8 @@ pub struct Written {
     pub path: PathBuf,
     /// Which file it is.
     pub id: FileId,
-    /// The files that belong to it, each as `path` and `id` are.
+    /// The files that belong to it, each as `path` and `id` are: those that the save has put there, and one from an
+    /// earlier save that it would have written in the same way.
     pub companions: Vec<(PathBuf, FileId)>,
     /// The directories that were made for it, each as `path` is.
     pub made_dirs: Vec<PathBuf>,
@@ -122,7 +123,13 @@ pub fn save(
     let real = |path: &Path| path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name));
     let made_dirs = made.dirs().iter().filter_map(|dir| retry(|| storage.real_path(dir)).ok()).collect();
     file.place()?;
-    let beside = placed.keep().iter().map(|(path, id)| (real(path), *id)).collect();
+    let mut beside = placed.keep();
+    for earlier in files::left_out(storage, &path, layout) {
+        if !beside.contains(&earlier) {
+            beside.push(earlier);
+        }
+    }
+    let beside = beside.iter().map(|(path, id)| (real(path), *id)).collect();
     made.keep();
     sync_dir().map_err(|e| {
         let stands = format!("'{}' is written and stands, but a loss of power may undo it", path.display());

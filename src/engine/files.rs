@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result, Status};
-use crate::layout::{Companion, HEAD, Layout, Stamp};
+use crate::layout::{Companion, HEAD, Layout, Source, Stamp};
 
 use super::buffer::Buffer;
 use super::destination::{MadeDirs, create, destination, parent};
 use super::remove::remove_file;
-use super::storage::{FileId, Info, Storage, read_full, retry};
+use super::storage::{FileId, Info, Kind, Storage, read_full, retry};
 use super::temp::TempFile;
 use super::write;
 
@@ -131,6 +131,31 @@ fn gives_way(storage: &dyn Storage, companion: &Companion, to: &Path) -> Result<
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(true),
         Err(e) => Err(Error::io("look at", to, &e)),
     }
+}
+
+/// The companions that a save to `path` has left out, where what is there is what it would have written, byte for byte:
+/// an earlier save has.
+pub(super) fn left_out(storage: &dyn Storage, path: &Path, layout: &Layout) -> Vec<(PathBuf, FileId)> {
+    let same = |companion: &Companion| {
+        let (to, expected) = (path.with_file_name(companion.name()), literals(companion.layout())?);
+        let info = retry(|| storage.info(&to)).ok().filter(|info| info.kind == Kind::File)?;
+        let mut found = vec![0; expected.len() + 1];
+        let len = read_full(storage, &to, 0, &mut found).ok()?;
+        (found.get(..len) == Some(&*expected)).then_some((to, info.id))
+    };
+    layout.companions().iter().filter(|companion| companion.yields()).filter_map(same).collect()
+}
+
+/// The bytes of a file without tensors.
+fn literals(layout: &Layout) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(layout.size()).ok()?];
+    for extent in layout.extents() {
+        let Source::Literal(i) = extent.source else { return None };
+        let begin = usize::try_from(extent.offset).ok()?;
+        let literal = layout.literals().get(i)?;
+        bytes.get_mut(begin..begin.checked_add(literal.len())?)?.copy_from_slice(literal);
+    }
+    Some(bytes)
 }
 
 fn open_at_once(count: usize) -> String {

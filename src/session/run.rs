@@ -166,7 +166,9 @@ impl Session {
         let Due { path, epoch, value, .. } = ticket.due().clone();
         let mut written = model.write(Path::new(&path), self.kind, state, &self.write);
         if let Ok(WriteStats { file, .. }) = &mut written {
-            file.companions.extend(self.left_beside(&file.path));
+            let mut beside = self.left_beside(&file.path);
+            beside.retain(|earlier| !file.companions.contains(earlier));
+            file.companions.extend(beside);
         }
         let (result, dropped) = {
             let mut core = self.core.lock();
