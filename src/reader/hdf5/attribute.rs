@@ -32,13 +32,13 @@ pub(super) fn text(
         if m.shared {
             return Err(shared::in_table());
         }
-        if let Some((datatype, data)) = parts(m.body, name)? {
+        if let Some(Body { datatype, data, .. }) = Body::of(m.body, name)? {
             return value(meta, heaps, datatype, data);
         }
     }
     let Some(info) = header.find(kind::ATTRIBUTE_INFO) else { return Ok(None) };
     for body in dense(meta, info.body, name)? {
-        if let Some((datatype, data)) = parts(&body, name)? {
+        if let Some(Body { datatype, data, .. }) = Body::of(&body, name)? {
             return value(meta, heaps, datatype, data);
         }
     }
@@ -97,27 +97,36 @@ fn value(meta: &mut Metadata, heaps: &mut Heaps, datatype: &[u8], data: &[u8]) -
     Ok(String::from_utf8(bytes).ok())
 }
 
-/// Datatype and data of an attribute message, if the attribute is called `wanted` and neither is shared.
-fn parts<'a>(body: &'a [u8], wanted: &str) -> Result<Option<(&'a [u8], &'a [u8])>> {
-    let mut c = Cursor::new(body);
-    let (version, flags) = (c.u8()?, c.u8()?);
-    let [name, datatype, dataspace] = [c.u16()?, c.u16()?, c.u16()?].map(usize::from);
-    let pad = match version {
-        1 => 8,
-        2 => 1,
-        3 => {
-            c.u8()?;
-            1
+/// An attribute message.
+pub(super) struct Body<'a> {
+    pub datatype: &'a [u8],
+    pub dataspace: &'a [u8],
+    pub data: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    /// The attribute, if it is called `wanted`, and neither its datatype nor its dataspace is shared.
+    pub fn of(body: &'a [u8], wanted: &str) -> Result<Option<Body<'a>>> {
+        let mut c = Cursor::new(body);
+        let (version, flags) = (c.u8()?, c.u8()?);
+        let [name, datatype, dataspace] = [c.u16()?, c.u16()?, c.u16()?].map(usize::from);
+        let pad = match version {
+            1 => 8,
+            2 => 1,
+            3 => {
+                c.u8()?;
+                1
+            }
+            _ => return Ok(None),
+        };
+        let name = until_nul(c.take(name.next_multiple_of(pad))?);
+        if name != wanted.as_bytes() || (version > 1 && flags & 3 != 0) {
+            return Ok(None);
         }
-        _ => return Ok(None),
-    };
-    let name = until_nul(c.take(name.next_multiple_of(pad))?);
-    if name != wanted.as_bytes() || (version > 1 && flags & 3 != 0) {
-        return Ok(None);
+        let datatype = c.take(datatype.next_multiple_of(pad))?;
+        let dataspace = c.take(dataspace.next_multiple_of(pad))?;
+        Ok(Some(Body { datatype, dataspace, data: c.rest() }))
     }
-    let datatype = c.take(datatype.next_multiple_of(pad))?;
-    c.take(dataspace.next_multiple_of(pad))?;
-    Ok(Some((datatype, c.rest())))
 }
 
 impl Heaps {

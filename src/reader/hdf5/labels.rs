@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attribute::{self, Heaps};
+use super::attribute::{self, Body, Heaps};
 use super::cursor::{Cursor, until_nul};
 use super::header::{Header, kind};
 use super::metadata::Metadata;
@@ -87,8 +87,9 @@ fn list(
     names: &mut Vec<String>,
 ) -> Result<bool> {
     let attributes = header.messages().filter(|m| m.kind == kind::ATTRIBUTE && !m.shared);
-    let mut bodies = attributes.filter_map(|m| Body::of(m.body, name).transpose());
-    let Some(body) = bodies.next().transpose()? else { return Ok(false) };
+    // The first of this name that is a list.
+    let mut found = attributes.filter_map(|m| list_of(m.body, name).transpose());
+    let Some((body, count)) = found.next().transpose()? else { return Ok(false) };
     let mut c = Cursor::new(body.datatype);
     let class = c.u8()? & 0x0f;
     let flags = c.u8()?;
@@ -96,14 +97,14 @@ fn list(
     let size = c.u32()? as usize;
     let variable = class == 9 && flags & 0x0f == 1;
     // A list without elements has the datatype that NumPy gives to nothing.
-    if body.count == 0 {
+    if count == 0 {
         return Ok(true);
     }
     if (class != 3 && !variable) || size == 0 {
         return Ok(false);
     }
     let mut c = Cursor::new(body.data);
-    for _ in 0..body.count {
+    for _ in 0..count {
         let element = c.take(size)?;
         let bytes = if variable {
             let mut c = Cursor::new(element);
@@ -121,40 +122,16 @@ fn list(
     Ok(true)
 }
 
-/// An attribute message.
-struct Body<'a> {
-    datatype: &'a [u8],
-    /// Elements.
-    count: u64,
-    data: &'a [u8],
+/// An attribute and the number of its elements, if it is called `name` and has one dimension.
+fn list_of<'a>(body: &'a [u8], name: &str) -> Result<Option<(Body<'a>, u64)>> {
+    let Some(body) = Body::of(body, name)? else { return Ok(None) };
+    Ok(count(body.dataspace)?.map(|count| (body, count)))
 }
 
-impl Body<'_> {
-    /// The attribute if it is called `wanted`, in a version that Keras' files have; it may have one dimension.
-    fn of<'a>(body: &'a [u8], wanted: &str) -> Result<Option<Body<'a>>> {
-        let mut c = Cursor::new(body);
-        let (version, flags) = (c.u8()?, c.u8()?);
-        let [name, datatype, dataspace] = [c.u16()?, c.u16()?, c.u16()?].map(usize::from);
-        let pad = match version {
-            1 => 8,
-            2 => 1,
-            3 => {
-                c.u8()?;
-                1
-            }
-            _ => return Ok(None),
-        };
-        let name = until_nul(c.take(name.next_multiple_of(pad))?);
-        if name != wanted.as_bytes() || (version > 1 && flags & 3 != 0) {
-            return Ok(None);
-        }
-        let datatype = c.take(datatype.next_multiple_of(pad))?;
-        let mut space = Cursor::new(c.take(dataspace.next_multiple_of(pad))?);
-        let (version, rank) = (space.u8()?, space.u8()?);
-        space.take(if version == 1 { 6 } else { 2 })?;
-        match rank {
-            1 => Ok(Some(Body { datatype, count: space.u64()?, data: c.rest() })),
-            _ => Ok(None),
-        }
-    }
+/// How many elements a dataspace of one dimension has; None if it has another number of them.
+fn count(dataspace: &[u8]) -> Result<Option<u64>> {
+    let mut c = Cursor::new(dataspace);
+    let (version, rank) = (c.u8()?, c.u8()?);
+    c.take(if version == 1 { 6 } else { 2 })?;
+    if rank == 1 { c.u64().map(Some) } else { Ok(None) }
 }
