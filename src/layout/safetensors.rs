@@ -3,13 +3,11 @@
 //! The data stands in the order in which the reference implementation writes it, without holes. What is ours is in
 //! the header's `__metadata__`, a map of strings, under keys that begin with [`OWN_PREFIX`]; see docs/formats.md.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::bytes::{Put, set_u64};
 use super::own::{self, STATE_PATH, Slot};
-use super::schema::{Node, Schema};
+use super::schema::Schema;
 use super::{Extent, Layout, METADATA, Options, Source, hdf5};
 use crate::error::{Error, Result, Status};
 use crate::tensor::{Dtype, TensorSpec};
@@ -153,32 +151,13 @@ fn put_metadata(out: &mut Vec<u8>, schema: &Schema, options: &Options) -> Result
     if let Some(config) = options.config {
         put_entry(out, CONFIG, config);
     }
-    let names = names(schema);
+    let names = schema.names();
     if !names.is_empty() {
         put_entry(out, NAMES, &json!(names).to_string());
     }
     let slots = Slots::put(out, schema.tensors(), options.state_capacity);
     out.put(b"}");
     Ok(slots)
-}
-
-/// Keras' names of the groups that have one.
-fn names(schema: &Schema) -> BTreeMap<String, &str> {
-    let mut names = BTreeMap::new();
-    let mut pending = vec![(String::new(), Schema::ROOT)];
-    while let Some((path, id)) = pending.pop() {
-        let Node::Group { children, name } = schema.node(id) else { continue };
-        if let Some(name) = name {
-            // The group that is named is the one around its `vars`.
-            let group = path.rsplit_once('/').map_or("", |(group, _)| group);
-            names.insert(group.to_owned(), &**name);
-        }
-        for (part, &id) in children {
-            let path = if path.is_empty() { part.to_string() } else { format!("{path}/{part}") };
-            pending.push((path, id));
-        }
-    }
-    names
 }
 
 /// Appends the entry of a tensor.

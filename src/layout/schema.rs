@@ -159,15 +159,15 @@ impl Schema {
     }
 
     /// Every group whose `vars` have a name, and the name.
-    pub(super) fn names(&self) -> Vec<(String, &str)> {
-        let mut found = Vec::new();
+    pub(super) fn names(&self) -> BTreeMap<String, &str> {
+        let mut found = BTreeMap::new();
         let mut pending = vec![(String::new(), Schema::ROOT)];
         while let Some((path, id)) = pending.pop() {
             let Node::Group { children, .. } = &self.nodes[id] else { continue };
             for (part, &child) in children {
                 let Node::Group { name, .. } = &self.nodes[child] else { continue };
                 if let ("vars", Some(name)) = (&**part, name) {
-                    found.push((path.clone(), &**name));
+                    found.insert(path.clone(), &**name);
                 }
                 let joined = if path.is_empty() { part.to_string() } else { format!("{path}/{part}") };
                 pending.push((joined, child));

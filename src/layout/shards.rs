@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use self::names::Names;
 pub use self::names::{may_be_index, mention, opened_for};
-use super::{Layout, Node, Options, Schema, Stamp, hdf5};
+use super::{Layout, Options, Schema, Stamp, hdf5};
 use crate::error::{Error, Result, Status};
 use crate::tensor::TensorSpec;
 
@@ -100,18 +100,21 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
         Ok(Companion { name: String::new(), layout, tensors, yields })
     };
     let mut files = vec![file(&Schema::new(), 0..0, true)?];
-    let group_names = group_names(schema);
+    let names = schema.names();
     for (i, range) in ranges.iter().enumerate() {
         let mut part = Schema::new();
         if i == 0 {
-            name_groups_without_tensors(&mut part, &group_names, tensors)?;
+            name_groups_without_tensors(&mut part, &names, tensors)?;
         }
         for (j, spec) in tensors[range.clone()].iter().enumerate() {
             part.add(&spec.path, spec.dtype, &spec.shape)?;
             let group = group_of(spec);
             let follows = j > 0 && group_of(&tensors[range.start + j - 1]) == group;
-            if !follows && let Some(name) = group_names.get(group) {
-                part.set_name(above_vars(group), name)?;
+            if !follows
+                && let Some(above) = above_vars(group)
+                && let Some(name) = names.get(above)
+            {
+                part.set_name(above, name)?;
             }
         }
         files.push(file(&part, range.clone(), false)?);
@@ -168,26 +171,9 @@ fn group_of(spec: &TensorSpec) -> &str {
     spec.path.rsplit_once('/').map_or("", |(group, _)| group)
 }
 
-/// What `/vars` follows in the path of such a group.
-fn above_vars(group: &str) -> &str {
-    group.strip_suffix("vars").unwrap_or(group).trim_end_matches('/')
-}
-
-/// The groups with a name attribute, by their paths.
-fn group_names(schema: &Schema) -> BTreeMap<String, &str> {
-    let mut names = BTreeMap::new();
-    let mut pending = vec![(String::new(), Schema::ROOT)];
-    while let Some((path, id)) = pending.pop() {
-        let Node::Group { children, name } = schema.node(id) else { continue };
-        for (child, &id) in children {
-            let separator = if path.is_empty() { "" } else { "/" };
-            pending.push((format!("{path}{separator}{child}"), id));
-        }
-        if let Some(name) = name {
-            names.insert(path, &**name);
-        }
-    }
-    names
+/// The group whose variables are in this one: what `/vars` follows in its path. None if it is another.
+fn above_vars(group: &str) -> Option<&str> {
+    if group == "vars" { Some("") } else { group.strip_suffix("/vars") }
 }
 
 /// Names, in the schema of the first shard, the groups that no tensor is in: no other has them.
@@ -196,9 +182,9 @@ fn name_groups_without_tensors(
     names: &BTreeMap<String, &str>,
     tensors: &[TensorSpec],
 ) -> Result<()> {
-    let filled: HashSet<&str> = tensors.iter().map(group_of).collect();
+    let filled: HashSet<&str> = tensors.iter().filter_map(|spec| above_vars(group_of(spec))).collect();
     for (group, name) in names.iter().filter(|(group, _)| !filled.contains(group.as_str())) {
-        part.set_name(above_vars(group), name)?;
+        part.set_name(group, name)?;
     }
     Ok(())
 }
