@@ -253,13 +253,6 @@ def as_h5(path):
     return tensors, names
 
 
-def assert_same(a, b):
-    assert sorted(a) == sorted(b)
-    for path in a:
-        assert (a[path].dtype, a[path].shape) == (b[path].dtype, b[path].shape), path
-        assert a[path].tobytes() == b[path].tobytes(), path
-
-
 def attribute(group, name):
     """A list of names in the attributes of a group, which may be split."""
     if name in group.attrs:

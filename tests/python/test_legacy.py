@@ -16,7 +16,8 @@ from keras.src.legacy.saving import legacy_h5_format
 import golden_legacy
 import legacy_models
 from capi import Failure, Lib
-from legacy_models import as_h5, assert_same, attribute, build, legacy_order, values, weights
+from hdf5 import assert_same
+from legacy_models import as_h5, attribute, build, legacy_order, values, weights
 
 lib = Lib()
 
