@@ -156,7 +156,7 @@ fn packing(dir: &Path, rounds: usize) {
         };
         let ways = [
             way("memcpy", |_| blocks(&|at, b| b.copy_from_slice(&memory[at..at + b.len()]))),
-            way("pack", |_| blocks(&|at, b| tensor.pack(at as u64, b))),
+            way("pack", |_| blocks(&|at, b| tensor.pack(at as u64, b).unwrap())),
         ];
         compare(&format!("{name}, by blocks of 4 MiB"), dir, rounds, &ways);
     }

@@ -16,7 +16,7 @@ use super::destination::{MadeDirs, create, destination, parent};
 use super::remove::remove_file;
 use super::storage::{FileId, Info, Kind, Storage, read_full, retry};
 use super::temp::TempFile;
-use super::write;
+use super::write::{self, Failure};
 
 /// Generations to try before giving up.
 const TRIES: u32 = 8;
@@ -208,7 +208,10 @@ impl NewFile<'_> {
         let tensors = self.tensors(whole, buffers.len());
         let found =
             write::tensors(self.temp.handle(), self.layout(whole), &buffers[tensors.clone()], threads)
-                .map_err(|e| self.failed("write", &e))?;
+                .map_err(|e| match e {
+                    Failure::Io(e) => self.failed("write", &e),
+                    Failure::Source(e) => e,
+                })?;
         crcs[tensors].copy_from_slice(&found);
         Ok(())
     }

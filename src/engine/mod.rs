@@ -1,7 +1,7 @@
 //! *How it reaches the disk*: storage, writing, checksums, commit.
 //!
 //! - [`storage`]: the seam below all I/O of a save: the real disk, or a test's faulty one.
-//! - [`buffer`]: the caller's memory for one tensor.
+//! - [`buffer`]: where the elements of one tensor are: the caller's memory, or a source.
 //! - [`strided`]: moves bytes between strided memory and row-major bytes.
 //! - [`write`]: moves the extents of a layout, checksums in the same pass.
 //! - [`host`]: what only the operating system knows: the local time, the free space.
@@ -24,7 +24,7 @@ pub mod strided;
 pub mod temp;
 pub mod write;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, SOURCE_BLOCK, Source};
 pub use commit::{WriteOptions, WriteStats, Written, save};
 pub use destination::{check, probe};
 pub use host::local_date;

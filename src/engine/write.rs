@@ -61,13 +61,28 @@ pub(super) fn check(layout: &Layout, buffers: &[Buffer]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the tensors; returns the CRC-32 of each, in the order of `buffers`. `threads` 0: one.
+/// Why tensors are not written.
+pub(super) enum Failure {
+    /// The file could not be written.
+    Io(io::Error),
+    /// A source did not give its bytes.
+    Source(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Failure {
+        Failure::Io(e)
+    }
+}
+
+/// Writes the tensors; returns the CRC-32 of each, in the order of `buffers`. `threads` 0: two where they help. Sources
+/// are asked from this thread alone.
 pub(super) fn tensors(
     file: &dyn Handle,
     layout: &Layout,
     buffers: &[Buffer],
     threads: u32,
-) -> io::Result<Vec<u32>> {
+) -> std::result::Result<Vec<u32>, Failure> {
     let is_tensor = |e: &&Extent| matches!(e.source, Source::Tensor(_));
     let extents = layout.extents();
     let blocks = match (extents.iter().find(is_tensor), extents.iter().rfind(is_tensor)) {
@@ -83,6 +98,7 @@ pub(super) fn tensors(
         end: blocks.end,
         failed: AtomicBool::new(false),
     };
+    let threads = if buffers.iter().any(Buffer::is_source) { 1 } else { threads };
     let count = workers(threads, blocks.end - blocks.start);
     let results: Vec<_> = thread::scope(|scope| {
         let start = || thread::Builder::new().name("ckpt-write".into()).spawn_scoped(scope, || job.work());
@@ -163,7 +179,7 @@ struct Run {
 
 impl Job<'_> {
     /// Takes blocks until there are none, or until some worker has failed.
-    fn work(&self) -> io::Result<Vec<Piece>> {
+    fn work(&self) -> std::result::Result<Vec<Piece>, Failure> {
         let mut pieces = Vec::new();
         let mut stage = vec![0; BLOCK as usize];
         while !self.failed.load(Relaxed) {
@@ -180,7 +196,12 @@ impl Job<'_> {
     }
 
     /// Writes the tensors' bytes in one block of the file.
-    fn block(&self, block: Range<u64>, stage: &mut [u8], pieces: &mut Vec<Piece>) -> io::Result<()> {
+    fn block(
+        &self,
+        block: Range<u64>,
+        stage: &mut [u8],
+        pieces: &mut Vec<Piece>,
+    ) -> std::result::Result<(), Failure> {
         let from = self.extents.partition_point(|e| e.offset + e.len <= block.start);
         let mut run = Run { offset: block.start, end: block.start, parts: Vec::new() };
         let mut staged = 0;
@@ -202,14 +223,15 @@ impl Job<'_> {
             }
             run.end = end;
             let (offset, len) = (start - extent.offset, (end - start) as usize);
-            let crc = self.gather(tensor, offset, len, &mut run, stage, &mut staged);
+            let crc =
+                self.gather(tensor, offset, len, &mut run, stage, &mut staged).map_err(Failure::Source)?;
             if end - start == extent.len {
                 self.crcs[tensor].store(crc, Relaxed);
             } else {
                 pieces.push(Piece { tensor, offset, len: end - start, crc });
             }
         }
-        self.write(&mut run, stage)
+        Ok(self.write(&mut run, stage)?)
     }
 
     /// Appends `len` bytes of a tensor to the run, and returns their checksum.
@@ -221,20 +243,20 @@ impl Job<'_> {
         run: &mut Run,
         stage: &mut [u8],
         staged: &mut usize,
-    ) -> u32 {
+    ) -> Result<u32> {
         let buffer = &self.buffers[tensor];
         let at = offset as usize;
         if let Some(bytes) = buffer.bytes()
             && len >= DIRECT
         {
             run.parts.push(Part::Direct(tensor, at..at + len));
-            return crc32fast::hash(&bytes[at..at + len]);
+            return Ok(crc32fast::hash(&bytes[at..at + len]));
         }
         let room = *staged..*staged + len;
-        buffer.pack(offset, &mut stage[room.clone()]);
+        buffer.pack(offset, &mut stage[room.clone()])?;
         *staged += len;
         run.push_staged(room.clone());
-        crc32fast::hash(&stage[room])
+        Ok(crc32fast::hash(&stage[room]))
     }
 
     /// Writes the run and empties it.

@@ -1,3 +1,5 @@
+use parking_lot::Mutex;
+
 use super::*;
 
 /// A small generator of numbers (SplitMix64), so that a failure can be run again.
@@ -54,7 +56,7 @@ fn check(itemsize: usize, shape: &[u64], strides: &[i64], ranges: &[(usize, usiz
     }
     for &(from, to) in ranges {
         let mut packed = vec![0xee; to - from];
-        buffer.pack(from as u64, &mut packed);
+        buffer.pack(from as u64, &mut packed).unwrap();
         assert_eq!(packed, expected[from..to], "pack {from}..{to} of {shape:?} {strides:?} x{itemsize}");
         if buffer.overlaps_itself() {
             continue;
@@ -207,7 +209,7 @@ fn takes_no_elements_at_null() {
         // SAFETY: there are no elements.
         let buffer = unsafe { Buffer::new(std::ptr::null_mut(), 4, &[0, u64::MAX], strides).unwrap() };
         assert_eq!((buffer.nbytes(), buffer.bytes()), (0, Some([].as_slice())));
-        buffer.pack(0, &mut []);
+        buffer.pack(0, &mut []).unwrap();
         // SAFETY: there are no elements.
         unsafe { buffer.unpack(0, &[]) };
     }
@@ -246,8 +248,109 @@ fn moves_to_other_memory() {
     // SAFETY: as above.
     let second = unsafe { first.moved_to(b.as_mut_ptr()).unwrap() };
     let mut packed = [0; 4];
-    second.pack(0, &mut packed);
+    second.pack(0, &mut packed).unwrap();
     assert_eq!(packed, [5, 7, 6, 8]);
     // SAFETY: refused.
     assert!(unsafe { first.moved_to(std::ptr::null_mut()) }.is_err());
+}
+
+/// A device: memory that is seen through its calls alone, which it counts.
+#[derive(Default)]
+struct Device {
+    memory: Mutex<Vec<u8>>,
+    /// Offset and length of each call.
+    calls: Mutex<Vec<(u64, usize)>>,
+    /// The call at this offset fails.
+    broken: Option<u64>,
+    read_only: bool,
+}
+
+impl Device {
+    fn called(&self, offset: u64, len: usize) -> Result<std::ops::Range<usize>> {
+        self.calls.lock().push((offset, len));
+        if self.broken == Some(offset) {
+            return Err(Error::new(Status::Io, format!("broken at {offset}")));
+        }
+        Ok(offset as usize..offset as usize + len)
+    }
+}
+
+impl Source for Device {
+    fn fetch(&self, offset: u64, dst: &mut [u8]) -> Result<()> {
+        let range = self.called(offset, dst.len())?;
+        dst.copy_from_slice(&self.memory.lock()[range]);
+        Ok(())
+    }
+
+    fn put(&self, offset: u64, src: &[u8]) -> Result<()> {
+        let range = self.called(offset, src.len())?;
+        self.memory.lock()[range].copy_from_slice(src);
+        Ok(())
+    }
+
+    fn can_put(&self) -> bool {
+        !self.read_only
+    }
+}
+
+#[test]
+fn moves_what_a_source_holds() {
+    let bytes: Vec<u8> = (0..5u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let device = Arc::new(Device { memory: Mutex::new(bytes.clone()), ..Device::default() });
+    let buffer = Buffer::source(5 << 20, 4, device.clone()).unwrap();
+    assert!(buffer.is_source() && buffer.can_put() && !buffer.overlaps_itself());
+    assert_eq!((buffer.nbytes(), buffer.bytes()), (5 << 20, None));
+    // SAFETY: nothing is written.
+    assert!(unsafe { buffer.bytes_mut(0, 4) }.is_none());
+
+    let blocks = [(4, 2 << 20), (4 + (2 << 20), 2 << 20), (4 + (4 << 20), (1 << 20) - 8)];
+    let len = (5 << 20) - 8;
+    let mut packed = vec![0; len];
+    buffer.pack(4, &mut packed).unwrap();
+    assert!(packed == bytes[4..4 + len]);
+    assert_eq!(*device.calls.lock(), blocks);
+
+    device.calls.lock().clear();
+    packed.iter_mut().for_each(|b| *b ^= 0x5a);
+    buffer.clone().put(4, &packed).unwrap();
+    let memory = device.memory.lock();
+    assert!(
+        memory[4..4 + len] == packed && memory[..4] == bytes[..4] && memory[4 + len..] == bytes[4 + len..]
+    );
+    assert_eq!(*device.calls.lock(), blocks);
+}
+
+#[test]
+fn passes_on_the_error_of_a_source() {
+    let device = Device { memory: Mutex::new(vec![0; 6 << 20]), broken: Some(2 << 20), ..Device::default() };
+    let device = Arc::new(device);
+    let buffer = Buffer::source(6 << 20, 8, device.clone()).unwrap();
+    let error = buffer.pack(0, &mut vec![0; 6 << 20]).unwrap_err();
+    assert_eq!((error.status(), error.message()), (Status::Io, "broken at 2097152"));
+    assert_eq!(buffer.put(0, &vec![0; 6 << 20]).unwrap_err().status(), Status::Io);
+    assert_eq!(device.calls.lock().len(), 4, "the third block was asked for after the error");
+    // No part of an element.
+    for (offset, len) in [(0, 12), (4, 8)] {
+        assert_eq!(buffer.pack(offset, &mut vec![0; len]).unwrap_err().status(), Status::Internal);
+        assert_eq!(buffer.put(offset, &vec![0; len]).unwrap_err().status(), Status::Internal);
+    }
+    assert_eq!(device.calls.lock().len(), 4);
+}
+
+#[test]
+fn refuses_a_source_that_is_none() {
+    let device = Arc::new(Device { read_only: true, ..Device::default() });
+    assert!(!Buffer::source(4, 4, device.clone()).unwrap().can_put());
+    let empty = Buffer::source(0, 8, device.clone()).unwrap();
+    empty.pack(0, &mut []).unwrap();
+    empty.put(0, &[]).unwrap();
+    assert_eq!(empty.bytes(), Some([].as_slice()));
+    assert!(device.calls.lock().is_empty(), "called for nothing");
+    let refused = |nbytes, itemsize| Buffer::source(nbytes, itemsize, device.clone()).unwrap_err();
+    assert!(refused(12, 3).message().contains("1, 2, 4 or 8"));
+    assert!(refused(12, 8).message().contains("not whole elements"));
+    let mut memory = [0u8; 4];
+    // SAFETY: refused.
+    let error = unsafe { Buffer::source(4, 4, device).unwrap().moved_to(memory.as_mut_ptr()).unwrap_err() };
+    assert!(error.status() == Status::InvalidArgument && error.message().contains("callbacks"), "{error}");
 }
