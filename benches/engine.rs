@@ -74,7 +74,7 @@ fn layout(tensors: &[Buffer], meta: usize, align: u64) -> Layout {
 }
 
 fn save_with(layout: &Layout, tensors: &[Buffer], threads: u32) -> impl Fn(&Path) {
-    let options = WriteOptions { threads, durable: false };
+    let options = WriteOptions { threads, durable: false, ..WriteOptions::default() };
     move |path| {
         save(&Disk, path, &mut layout.clone(), &Stamp::default(), tensors, &options).unwrap();
     }

@@ -59,6 +59,13 @@ impl Error {
         Error { status, message: format!("cannot {what} '{}': {cause}", path.display()), os }
     }
 
+    /// There is no memory of `bytes` for `what`.
+    pub fn no_memory(what: &str, bytes: u64) -> Error {
+        let cause = io::Error::from_raw_os_error(libc::ENOMEM);
+        let message = format!("{bytes} bytes for {what}: {cause}");
+        Error { status: Status::Io, message, os: libc::ENOMEM }
+    }
+
     /// The kind of failure.
     pub fn status(&self) -> Status {
         self.status

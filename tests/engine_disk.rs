@@ -11,13 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use ckpt::engine::{Disk, WriteOptions, sweep};
+use ckpt::engine::{Backend, Disk, WriteOptions, sweep};
 use ckpt::error::{Error, Status};
 use engine_support::{Model, model};
 use scratch::Scratch;
 
-const DURABLE: WriteOptions = WriteOptions { threads: 0, durable: true };
-const FAST: WriteOptions = WriteOptions { threads: 0, durable: false };
+const DURABLE: WriteOptions = WriteOptions { threads: 0, durable: true, backend: Backend::Auto };
+const FAST: WriteOptions = WriteOptions { threads: 0, durable: false, backend: Backend::Auto };
 
 fn small(fill: u8) -> Model {
     model(fill, &[100, 5000, 77, 300_000])
@@ -34,7 +34,7 @@ fn refused(path: &Path, status: Status, os: i32, expected: &str) -> Error {
 fn writes_a_file_and_replaces_it() {
     let place = Scratch::new("disk");
     let path = place.join("a/b/x.keras");
-    for (fill, options) in [(1, DURABLE), (2, FAST), (3, WriteOptions { threads: 3, durable: true })] {
+    for (fill, options) in [(1, DURABLE), (2, FAST), (3, WriteOptions { threads: 3, ..DURABLE })] {
         let model = model(fill, &[100, 9 << 20, 0x1234, 6 << 20, 1, 1 << 20]);
         let stats = model.save(&Disk, &path, options).unwrap();
         assert!(fs::read(&path).unwrap() == model.file);

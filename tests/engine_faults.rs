@@ -6,7 +6,7 @@ mod engine_support;
 
 use std::path::Path;
 
-use ckpt::engine::{Storage, WriteOptions, sweep};
+use ckpt::engine::{Backend, Storage, WriteOptions, sweep};
 use ckpt::error::Status;
 use engine_support::mem::{Fault, Mem, Node};
 use engine_support::{Model, model};
@@ -39,7 +39,7 @@ fn models() -> (Model, Model) {
 }
 
 fn options(durable: bool) -> WriteOptions {
-    WriteOptions { threads: 1, durable }
+    WriteOptions { threads: 1, durable, backend: Backend::Auto }
 }
 
 /// Saves with a fault at each call in turn, until a save has no such call; `judge` looks at each.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::Path;
 
 use ckpt::engine::storage::Handle;
-use ckpt::engine::{Storage, WriteOptions, WriteStats, remove};
+use ckpt::engine::{Backend, Storage, WriteOptions, WriteStats, remove};
 use ckpt::error::{Result, Status};
 use engine_support::mem::{Fault, Files, Mem, Node};
 use engine_support::shards::{Sharded, sharded, shards_of};
@@ -28,7 +28,7 @@ fn new() -> Sharded {
 }
 
 fn options(durable: bool) -> WriteOptions {
-    WriteOptions { threads: 1, durable }
+    WriteOptions { threads: 1, durable, backend: Backend::Auto }
 }
 
 /// What is there before the save.

@@ -4,19 +4,20 @@
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result, Status};
 use crate::layout::{Companion, HEAD, Layout, Source, Stamp};
 
-use super::buffer::Buffer;
 use super::destination::{MadeDirs, create, destination, parent};
+use super::gather::Held;
 use super::remove::remove_file;
+use super::sink::Target;
 use super::storage::{FileId, Info, Kind, Storage, read_full, retry};
 use super::temp::TempFile;
-use super::write::{self, Failure};
+use super::watch::{Failure, Meter};
+use super::write;
 
 /// Generations to try before giving up.
 const TRIES: u32 = 8;
@@ -166,20 +167,24 @@ fn open_at_once(count: usize) -> String {
 }
 
 impl NewFile<'_> {
+    /// Its place among the files of a layout: the companions, then the file itself.
+    pub fn place_in(&self, whole: &Layout) -> usize {
+        match self.role {
+            Role::Companion(i) => i,
+            Role::Itself => whole.companions().len(),
+        }
+    }
+
+    /// What its bytes are written to.
+    pub fn target(&self) -> Target<'_> {
+        Target { storage: self.storage, path: self.temp.path(), handle: self.temp.handle() }
+    }
+
     /// Its own layout, where `whole` is that of the save.
     pub fn layout<'l>(&self, whole: &'l Layout) -> &'l Layout {
         match self.role {
             Role::Companion(i) => whole.companions()[i].layout(),
             Role::Itself => whole,
-        }
-    }
-
-    /// Those of `count` tensors that it can hold.
-    fn tensors(&self, whole: &Layout, count: usize) -> Range<usize> {
-        match self.role {
-            Role::Companion(i) => whole.companions()[i].tensors(),
-            Role::Itself if whole.companions().is_empty() => 0..count,
-            Role::Itself => 0..0,
         }
     }
 
@@ -197,33 +202,29 @@ impl NewFile<'_> {
         retry(|| self.temp.handle().preallocate(size)).map_err(|e| self.failed("reserve the space for", &e))
     }
 
-    /// Writes the tensors that it holds of all that are in `buffers`, and notes the CRC-32 of each.
-    pub fn write_tensors(
+    /// Writes what the layout, which has been sealed, was waiting for, and gives it the permissions that it is to have.
+    pub fn write_edges(
         &self,
         whole: &Layout,
-        buffers: &[Buffer],
-        threads: u32,
-        crcs: &mut [u32],
+        held: &[Held],
+        mode: Option<u32>,
+        meter: &Meter<'_>,
     ) -> Result<()> {
-        let tensors = self.tensors(whole, buffers.len());
-        let found =
-            write::tensors(self.temp.handle(), self.layout(whole), &buffers[tensors.clone()], threads)
-                .map_err(|e| match e {
-                    Failure::Io(e) => self.failed("write", &e),
-                    Failure::Source(e) => e,
-                })?;
-        crcs[tensors].copy_from_slice(&found);
-        Ok(())
-    }
-
-    /// Writes the literals, and gives it the permissions that it is to have.
-    pub fn write_literals(&self, whole: &Layout, mode: Option<u32>) -> Result<()> {
-        write::literals(self.temp.handle(), self.layout(whole)).map_err(|e| self.failed("write", &e))?;
+        write::edges(self.temp.handle(), self.layout(whole), held, meter)
+            .map_err(|e| self.failed("write", &e))?;
         if let Some(mode) = mode {
             // An error leaves it to no more people than the old one was: no reason to lose the save.
             let _ = retry(|| self.temp.handle().set_mode(mode));
         }
         Ok(())
+    }
+
+    /// Its body could not be written.
+    pub fn not_written(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Io(e) => self.failed("write", &e),
+            Failure::Other(e) => e.context(format_args!("cannot write '{}'", self.to.display())),
+        }
     }
 
     /// Waits until the disk has it, or, where it need not, hears of the errors so far.

@@ -3,7 +3,14 @@
 //! - [`storage`]: the seam below all I/O of a save: the real disk, or a test's faulty one.
 //! - [`buffer`]: where the elements of one tensor are: the caller's memory, or a source.
 //! - [`strided`]: moves bytes between strided memory and row-major bytes.
-//! - [`write`]: moves the extents of a layout, checksums in the same pass.
+//! - `tiles`: cuts a file into pieces: its body, and the edges that wait for the checksums.
+//! - `gather`, `sums`: copy the bytes of a piece, and sum them in the same pass.
+//! - `write`: writes the pieces of a file, through the page cache or past it.
+//! - [`backend`]: which of the two ways.
+//! - [`queue`], `sink`: the way past the page cache, and how blocks go either way.
+//! - [`arena`], `pages`: staging memory.
+//! - [`stage()`]: copies tensors on one thread while another one writes them.
+//! - [`watch`]: progress, cancellation, what the log should know.
 //! - [`host`]: what only the operating system knows: the local time, the free space.
 //! - [`temp`]: temporary files, held by their lock, and the sweep of those that nobody holds.
 //! - [`destination`]: where a save goes: behind the links, into directories that it makes.
@@ -12,22 +19,36 @@
 //! - [`commit`]: temporary files, sync, rename, sync of the directory.
 //! - [`remove`]: the end of checkpoints.
 
+pub mod arena;
+pub mod backend;
 pub mod buffer;
 pub mod commit;
 pub mod destination;
 mod files;
+mod gather;
 pub mod host;
 mod needed;
+mod pages;
+pub mod queue;
 pub mod remove;
+mod sink;
+pub mod stage;
 pub mod storage;
 pub mod strided;
+mod sums;
 pub mod temp;
-pub mod write;
+mod tiles;
+pub mod watch;
+mod write;
 
+pub use arena::{Allocator, Arena};
+pub use backend::Backend;
 pub use buffer::{Buffer, SOURCE_BLOCK, Source};
-pub use commit::{WriteOptions, WriteStats, Written, save};
+pub use commit::{Save, Tensors, WriteOptions, WriteStats, Written, save};
 pub use destination::{check, probe};
 pub use host::local_date;
 pub use remove::{remove, remove_dir, stands};
+pub use stage::{Feed, Filler, stage};
 pub use storage::{Disk, Storage};
 pub use temp::sweep;
+pub use watch::{Unwatched, Watch};

@@ -11,6 +11,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::queue::{self, Queue};
+
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -74,6 +76,12 @@ pub trait Storage: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+    /// A queue of writes to a file of ours, past the page cache. An error of the kind `Unsupported`, or one of those
+    /// that file systems have for it: there is no such thing here.
+    fn queue(&self, path: &Path) -> io::Result<Box<dyn Queue>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// An open file of a [`Storage`]; closed when dropped.
@@ -87,6 +95,11 @@ pub trait Handle: Send + Sync {
     fn preallocate(&self, size: u64) -> io::Result<()>;
     /// Writes some of `parts` at `offset`; returns how many bytes.
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// Has the disk begin to write a range of the file's bytes, so that [`Handle::sync`] has less to do; a hint.
+    fn writeback(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
     /// Waits until the file's bytes and size are on the disk.
     fn sync(&self) -> io::Result<()>;
     /// Tells of the errors that closing the file would tell of (NFS, quotas), and keeps it open.
@@ -208,6 +221,11 @@ impl Storage for Disk {
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
         fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
     }
+
+    fn queue(&self, path: &Path) -> io::Result<Box<dyn Queue>> {
+        let _streams = closed_streams();
+        queue::open(path)
+    }
 }
 
 impl Handle for fs::File {
@@ -246,6 +264,17 @@ impl Handle for fs::File {
         // only reads what they point to.
         let n = unsafe { libc::pwritev(self.as_raw_fd(), parts.as_ptr().cast(), count, offset) };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn writeback(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len)) else {
+            return Err(too_far());
+        };
+        // SAFETY: sync_file_range takes a descriptor, which `self` keeps open, and no pointer.
+        let result =
+            unsafe { libc::sync_file_range(self.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn sync(&self) -> io::Result<()> {

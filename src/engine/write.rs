@@ -1,42 +1,373 @@
-//! Moves the extents of a layout into a file, and takes the checksums in the same pass.
+//! Writes one file: its body, with the checksums taken in the same pass, and, once those are in the layout, its edges.
 //!
-//! The file is cut into blocks of equal size. A worker takes the next block, gathers what stands in it (large
-//! runs from the caller's memory as they are, small tensors, strided ones and the gaps between them through a
-//! staging block), takes the checksums while it passes, and writes it with one call. Several workers overlap: one
-//! checksums while another is in the kernel.
+//! The body goes one of two ways. Through the page cache, each piece is gathered as it stands: large runs from the
+//! caller's memory as they are, small tensors and strided ones through a staging block; several workers overlap, one
+//! checksums while another is in the kernel. Past the page cache, a piece is copied to a staging block, in huge pages,
+//! while the device writes the pieces before it.
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
+use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result, Status};
-use crate::layout::{Extent, Layout, Source};
+use crate::layout::{Layout, Source};
 
+use super::arena::{Arena, BLOCK};
+use super::backend::{self, Choice};
 use super::buffer::Buffer;
-use super::storage::{Handle, write_all};
-
-/// Bytes of the file that are written as one, and the size of a worker's staging block.
-const BLOCK: u64 = 4 << 20;
+use super::gather::{self, Held, Next};
+use super::sink::{Early, Sink, Target};
+use super::storage::{Handle, retry, write_all};
+use super::sums::Sums;
+use super::tiles::{PAGE, Piece, Role, Tiles};
+use super::watch::{Failure, Meter};
 
 /// Contiguous runs from this length on are written from where they are. Shorter ones are copied: with them, a
-/// block would have more parts than the kernel takes in one call.
-const DIRECT: usize = 8 << 10;
+/// piece would have more parts than the kernel takes in one call.
+const IN_PLACE: usize = 8 << 10;
 
-/// Gaps up to this length are written as zeros, so as not to end a run; longer ones are left as they are in a
-/// new file, zero.
-const GAP: u64 = 4 << 10;
+/// Staging blocks of a worker past the page cache: one is filled while the device writes the others.
+const BLOCKS: u64 = 4;
 
-/// Refuses what would write outside the file, or a tensor that is not what the layout expects.
-pub(super) fn check(layout: &Layout, buffers: &[Buffer]) -> Result<()> {
+/// The result of moving bytes.
+type Moved<T> = std::result::Result<T, Failure>;
+
+/// By what means the bodies of a save are written.
+pub(super) struct Means<'a> {
+    /// Threads that gather, 0: as many as help.
+    pub threads: u32,
+    pub choice: Choice,
+    pub durable: bool,
+    /// The device that the files are on.
+    pub device: u64,
+    pub meter: Meter<'a>,
+    /// No file can be written past the page cache after all.
+    pub refused: AtomicBool,
+}
+
+impl<'a> Means<'a> {
+    /// Whether to go past the page cache.
+    fn is_direct(&self) -> bool {
+        self.choice != Choice::Buffered && !self.refused.load(Relaxed)
+    }
+
+    /// The way of blocks into a file.
+    pub fn open<'s>(&'s self, target: Target<'s>) -> Sink<'s> {
+        if self.is_direct() {
+            match Sink::direct(target, &self.meter) {
+                Ok(sink) => return sink,
+                Err(e) => self.refuse(&e),
+            }
+        }
+        Sink::buffered(target, &self.meter, self.durable)
+    }
+
+    /// Takes a refusal that a sink has met.
+    pub fn heed(&self, sink: &mut Sink<'_>) -> bool {
+        let refusal = sink.refusal();
+        if let Some(e) = &refusal {
+            self.refuse(e);
+        }
+        refusal.is_some()
+    }
+
+    fn refuse(&self, cause: &io::Error) {
+        self.refused.store(true, Relaxed);
+        if let Some(line) = backend::refused(self.device, cause) {
+            self.meter.watch().note(&line);
+        }
+    }
+}
+
+/// What is known of a file once its body is written.
+pub(super) struct Body {
+    /// The CRC-32s of its tensors.
+    pub crcs: Vec<u32>,
+    /// The tensors' bytes in its edges, in the order of the file.
+    pub held: Vec<Held>,
+}
+
+/// One file whose body is being written.
+pub(super) struct Job {
+    tiles: Tiles,
+    pieces: Vec<Piece>,
+    /// Which of the save's tensors it holds.
+    tensors: Range<usize>,
+    sums: Sums,
+    held: Mutex<Vec<Held>>,
+}
+
+/// The files of a layout that is for `tensors` tensors: the companions, then the file itself.
+pub(super) fn jobs(layout: &Layout, tensors: usize) -> Vec<Job> {
+    let companions = layout.companions();
+    let own = if companions.is_empty() { 0..tensors } else { 0..0 };
+    let beside = companions.iter().map(|companion| Job::new(companion.layout(), companion.tensors()));
+    beside.chain([Job::new(layout, own)]).collect()
+}
+
+impl Job {
+    fn new(layout: &Layout, tensors: Range<usize>) -> Job {
+        let tiles = Tiles::of(layout);
+        let (pieces, sums) = (tiles.pieces(), Sums::new(tensors.len()));
+        Job { tiles, pieces, tensors, sums, held: Mutex::default() }
+    }
+
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Those of the save's tensors that it holds.
+    pub fn tensors(&self) -> Range<usize> {
+        self.tensors.clone()
+    }
+
+    /// Gathers a piece of the body into `dst`, which is as long.
+    pub fn gather(&self, piece: &Piece, buffers: &[Buffer], dst: &mut [u8], next: Next) -> Result<()> {
+        gather::body(&self.tiles, piece, &buffers[self.tensors()], &self.sums, dst, next)
+    }
+
+    /// Keeps the tensors' bytes in an edge.
+    pub fn hold(&self, piece: &Piece, buffers: &[Buffer]) -> Result<()> {
+        let held = gather::edge(&self.tiles, piece, &buffers[self.tensors()], &self.sums)?;
+        self.held.lock().extend(held);
+        Ok(())
+    }
+
+    /// All pieces have been gathered.
+    pub fn finish(self) -> Body {
+        let mut held = self.held.into_inner();
+        held.sort_unstable_by_key(|held| held.at);
+        Body { crcs: self.sums.finish(), held }
+    }
+
+    /// Gathers and writes the body; all tensors are in host memory. The memory for staging is the save's own.
+    pub fn write(&self, target: Target<'_>, buffers: &[Buffer], means: &Means<'_>) -> Moved<()> {
+        let whole = Work::new(self, buffers, target, means, 0..self.pieces.len());
+        match (means.is_direct(), means.choice) {
+            (false, _) => whole.buffered(),
+            (true, Choice::Trial) => self.trial(target, buffers, means),
+            (true, _) => {
+                whole.direct()?;
+                // What is left where it was refused.
+                whole.buffered()
+            }
+        }
+    }
+
+    /// Writes one half each way, and takes the times.
+    fn trial(&self, target: Target<'_>, buffers: &[Buffer], means: &Means<'_>) -> Moved<()> {
+        let middle = self.pieces.len() / 2;
+        let bytes = |pieces: &[Piece]| pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let (first, second) = self.pieces.split_at(middle);
+        let start = Instant::now();
+        let work = Work::new(self, buffers, target, means, 0..middle);
+        work.direct()?;
+        let direct = (bytes(first), start.elapsed());
+        work.buffered()?;
+        let start = Instant::now();
+        Work::new(self, buffers, target, means, middle..self.pieces.len()).buffered()?;
+        if !means.refused.load(Relaxed) {
+            retry(|| target.handle.sync())?;
+            let buffered = (bytes(second), start.elapsed());
+            means.meter.watch().note(&backend::learn(means.device, direct, buffered));
+        }
+        Ok(())
+    }
+}
+
+/// Some pieces of a file, and what the workers on them share.
+struct Work<'a> {
+    job: &'a Job,
+    buffers: &'a [Buffer],
+    target: Target<'a>,
+    means: &'a Means<'a>,
+    /// The next piece that nobody has taken, and where they end.
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl<'a> Work<'a> {
+    fn new(
+        job: &'a Job,
+        buffers: &'a [Buffer],
+        target: Target<'a>,
+        means: &'a Means<'a>,
+        pieces: Range<usize>,
+    ) -> Work<'a> {
+        Work { job, buffers, target, means, next: AtomicUsize::new(pieces.start), end: pieces.end }
+    }
+
+    /// The next piece of the body that nobody has; edges on the way are kept.
+    fn take(&self) -> Moved<Option<&'a Piece>> {
+        self.means.meter.go_on()?;
+        loop {
+            let i = self.next.fetch_add(1, Relaxed);
+            if i >= self.end {
+                return Ok(None);
+            }
+            let piece = &self.job.pieces[i];
+            match piece.role {
+                Role::Body => return Ok(Some(piece)),
+                Role::Edge => self.job.hold(piece, self.buffers)?,
+            }
+        }
+    }
+
+    /// Has `count` threads do this, the calling one among them; after an error nobody takes another piece.
+    fn with(&self, count: usize, work: impl Fn() -> Moved<()> + Sync) -> Moved<()> {
+        together(vec![(); count], "ckpt-write", |()| {
+            let result = work();
+            if result.is_err() {
+                self.next.store(self.end, Relaxed);
+            }
+            result
+        })
+    }
+
+    /// Through the page cache. Two workers help: one packs and checksums while the other is in the kernel.
+    fn buffered(&self) -> Moved<()> {
+        let left = self.end.saturating_sub(self.next.load(Relaxed));
+        let count = threads(self.means.threads, 2).min(left);
+        self.with(count, || {
+            let mut stage = Vec::new();
+            let mut early = self.means.durable.then(|| Early::new(self.target.handle));
+            while let Some(piece) = self.take()? {
+                stage.resize(BLOCK, 0);
+                self.gather_and_write(piece, &mut stage)?;
+                if let Some(early) = &mut early {
+                    early.wrote(piece.range.start, piece.len() as u64);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Past the page cache, until it is refused.
+    fn direct(&self) -> Moved<()> {
+        let strided = self.buffers[self.job.tensors()].iter().any(|buffer| buffer.bytes().is_none());
+        let count = threads(self.means.threads, if strided { 2 } else { 1 }).min(self.end);
+        self.with(count, || {
+            let arena = Arena::new(BLOCKS * BLOCK as u64, None);
+            let mut sink = self.means.open(self.target);
+            while !self.means.refused.load(Relaxed) {
+                let Some(piece) = self.take()? else { break };
+                let mut block = loop {
+                    match arena.try_take()? {
+                        Some(block) => break block,
+                        // The device has them.
+                        None => _ = sink.reap()?,
+                    }
+                };
+                self.job.gather(piece, self.buffers, &mut block[..piece.len()], Next::Device)?;
+                sink.write(block, piece.len(), piece.range.start)?;
+                self.means.heed(&mut sink);
+            }
+            sink.finish()?;
+            self.means.heed(&mut sink);
+            Ok(())
+        })
+    }
+
+    /// Writes a piece from where its bytes are.
+    fn gather_and_write(&self, piece: &Piece, stage: &mut [u8]) -> Moved<()> {
+        /// Bytes of the stage, or a tensor's own.
+        enum Run {
+            Staged(Range<usize>),
+            InPlace(usize, Range<usize>),
+        }
+        let buffers = &self.buffers[self.job.tensors()];
+        let mut runs = Vec::new();
+        let mut staged = 0..0;
+        let mut at = piece.range.start;
+        for part in self.job.tiles.parts(piece.range.clone()) {
+            let gap = (part.at - at) as usize;
+            stage[staged.end..staged.end + gap].fill(0);
+            staged.end += gap;
+            at = part.at + part.len as u64;
+            let (buffer, begin) = (&buffers[part.tensor], part.offset as usize);
+            let crc = match buffer.bytes().filter(|_| part.len >= IN_PLACE) {
+                Some(bytes) => {
+                    let range = begin..begin + part.len;
+                    runs.push(Run::Staged(staged.clone()));
+                    runs.push(Run::InPlace(part.tensor, range.clone()));
+                    staged.start = staged.end;
+                    crc32fast::hash(&bytes[range])
+                }
+                None => {
+                    let room = &mut stage[staged.end..staged.end + part.len];
+                    staged.end += part.len;
+                    buffer.pack(part.offset, room)?;
+                    crc32fast::hash(room)
+                }
+            };
+            self.job.sums.add(&part, crc);
+        }
+        let rest = (piece.range.end - at) as usize;
+        stage[staged.end..staged.end + rest].fill(0);
+        staged.end += rest;
+        runs.push(Run::Staged(staged));
+        let slice = |run: &Run| match run {
+            Run::Staged(range) => &stage[range.clone()],
+            Run::InPlace(tensor, range) => &buffers[*tensor].bytes().unwrap_or_default()[range.clone()],
+        };
+        let slices = runs.iter().map(slice).filter(|bytes| !bytes.is_empty());
+        let mut slices: Vec<IoSlice<'_>> = slices.map(IoSlice::new).collect();
+        write_all(self.target.handle, &mut slices, piece.range.start)?;
+        self.means.meter.wrote(piece.len() as u64);
+        Ok(())
+    }
+}
+
+/// Writes the edges of a file whose layout has been sealed.
+pub(super) fn edges(file: &dyn Handle, layout: &Layout, held: &[Held], meter: &Meter<'_>) -> io::Result<()> {
+    static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+    let tiles = Tiles::of(layout);
+    for edge in tiles.pieces().iter().filter(|piece| piece.role == Role::Edge) {
+        let mut slices: Vec<IoSlice<'_>> = Vec::new();
+        let mut at = edge.range.start;
+        for extent in tiles.extents(edge.range.clone()) {
+            let begin = extent.offset.max(edge.range.start);
+            let bytes: &[u8] = match extent.source {
+                Source::Literal(i) => &layout.literals()[i],
+                Source::Tensor(_) => {
+                    let place = held.partition_point(|held| held.at < begin);
+                    &held[place].bytes
+                }
+            };
+            zeros(&ZEROS, begin - at, &mut slices);
+            slices.push(IoSlice::new(bytes));
+            at = begin + bytes.len() as u64;
+        }
+        zeros(&ZEROS, edge.range.end - at, &mut slices);
+        write_all(file, &mut slices, edge.range.start)?;
+        meter.wrote(edge.len() as u64);
+    }
+    Ok(())
+}
+
+/// Appends zeros.
+fn zeros<'a>(page: &'a [u8], mut count: u64, slices: &mut Vec<IoSlice<'a>>) {
+    while count > 0 {
+        let len = count.min(page.len() as u64);
+        slices.push(IoSlice::new(&page[..len as usize]));
+        count -= len;
+    }
+}
+
+/// Refuses a layout that would write outside the file, or that is not made of these tensors.
+pub(super) fn check(layout: &Layout, tensors: &[u64]) -> Result<()> {
     let bug = |message: String| Err(Error::new(Status::Internal, message));
     let mut end = 0u64;
     for extent in layout.extents() {
         let len = match extent.source {
             Source::Literal(i) => layout.literals().get(i).map(|l| l.len() as u64),
-            Source::Tensor(i) => buffers.get(i).map(Buffer::nbytes),
+            Source::Tensor(i) => tensors.get(i).copied(),
         };
         if len != Some(extent.len) {
             return bug(format!("{extent:?}: what it is made of has {len:?} bytes"));
@@ -53,237 +384,39 @@ pub(super) fn check(layout: &Layout, buffers: &[Buffer]) -> Result<()> {
         }
     }
     for companion in layout.companions() {
-        match buffers.get(companion.tensors()) {
-            Some(buffers) => check(companion.layout(), buffers)?,
+        match tensors.get(companion.tensors()) {
+            Some(tensors) => check(companion.layout(), tensors)?,
             None => return bug(format!("a companion has tensors {:?}", companion.tensors())),
         }
     }
     Ok(())
 }
 
-/// Why tensors are not written.
-pub(super) enum Failure {
-    /// The file could not be written.
-    Io(io::Error),
-    /// A source did not give its bytes.
-    Source(Error),
-}
-
-impl From<io::Error> for Failure {
-    fn from(e: io::Error) -> Failure {
-        Failure::Io(e)
-    }
-}
-
-/// Writes the tensors; returns the CRC-32 of each, in the order of `buffers`. `threads` 0: two where they help. Sources
-/// are asked from this thread alone.
-pub(super) fn tensors(
-    file: &dyn Handle,
-    layout: &Layout,
-    buffers: &[Buffer],
-    threads: u32,
-) -> std::result::Result<Vec<u32>, Failure> {
-    let is_tensor = |e: &&Extent| matches!(e.source, Source::Tensor(_));
-    let extents = layout.extents();
-    let blocks = match (extents.iter().find(is_tensor), extents.iter().rfind(is_tensor)) {
-        (Some(first), Some(last)) => first.offset / BLOCK..(last.offset + last.len).div_ceil(BLOCK),
-        _ => 0..0,
-    };
-    let job = Job {
-        file,
-        extents,
-        buffers,
-        crcs: buffers.iter().map(|_| AtomicU32::new(0)).collect(),
-        next: AtomicU64::new(blocks.start),
-        end: blocks.end,
-        failed: AtomicBool::new(false),
-    };
-    let threads = if buffers.iter().any(Buffer::is_source) { 1 } else { threads };
-    let count = workers(threads, blocks.end - blocks.start);
-    let results: Vec<_> = thread::scope(|scope| {
-        let start = || thread::Builder::new().name("ckpt-write".into()).spawn_scoped(scope, || job.work());
-        // Where the system gives no more threads, fewer do the work.
-        let others: Vec<_> = (1..count).map_while(|_| start().ok()).collect();
-        let mine = job.work();
-        let theirs = others.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        std::iter::once(mine).chain(theirs).collect()
-    });
-    let mut pieces = Vec::new();
-    for result in results {
-        pieces.extend(result?);
-    }
-    let mut crcs: Vec<u32> = job.crcs.into_iter().map(AtomicU32::into_inner).collect();
-    pieces.sort_unstable_by_key(|p| (p.tensor, p.offset));
-    for of_one in pieces.chunk_by(|a, b| a.tensor == b.tensor) {
-        let mut whole = crc32fast::Hasher::new();
-        for piece in of_one {
-            whole.combine(&crc32fast::Hasher::new_with_initial_len(piece.crc, piece.len));
-        }
-        crcs[of_one[0].tensor] = whole.finalize();
-    }
-    Ok(crcs)
-}
-
-/// Writes the literals of a layout that has been sealed.
-pub(super) fn literals(file: &dyn Handle, layout: &Layout) -> io::Result<()> {
-    for extent in layout.extents() {
-        if let Source::Literal(i) = extent.source {
-            write_all(file, &mut [IoSlice::new(&layout.literals()[i])], extent.offset)?;
-        }
-    }
-    Ok(())
-}
-
-/// How many workers move `blocks`. Two help: one packs and checksums while the other is in the kernel.
-fn workers(threads: u32, blocks: u64) -> usize {
-    let wanted = match threads {
-        0 => thread::available_parallelism().map_or(1, usize::from).min(2),
+/// How many threads where the user wants so many, 0 for as many as help, which is `helpful` if there are processors.
+pub(super) fn threads(wanted: u32, helpful: usize) -> usize {
+    match wanted {
+        0 => thread::available_parallelism().map_or(1, usize::from).min(helpful),
         n => n as usize,
-    };
-    wanted.min(usize::try_from(blocks).unwrap_or(usize::MAX)).max(1)
-}
-
-/// The checksum of a part of a tensor that is in more than one block.
-struct Piece {
-    tensor: usize,
-    offset: u64,
-    len: u64,
-    crc: u32,
-}
-
-/// What the workers share.
-struct Job<'a> {
-    file: &'a dyn Handle,
-    extents: &'a [Extent],
-    buffers: &'a [Buffer],
-    /// The checksums of tensors that are in one block whole.
-    crcs: Vec<AtomicU32>,
-    /// The next block that nobody has taken, and where they end.
-    next: AtomicU64,
-    end: u64,
-    failed: AtomicBool,
-}
-
-/// A part of a run: of the staging block, or of a tensor's own memory.
-enum Part {
-    Staged(Range<usize>),
-    Direct(usize, Range<usize>),
-}
-
-/// A run of the file that is being gathered.
-struct Run {
-    offset: u64,
-    end: u64,
-    parts: Vec<Part>,
-}
-
-impl Job<'_> {
-    /// Takes blocks until there are none, or until some worker has failed.
-    fn work(&self) -> std::result::Result<Vec<Piece>, Failure> {
-        let mut pieces = Vec::new();
-        let mut stage = vec![0; BLOCK as usize];
-        while !self.failed.load(Relaxed) {
-            let block = self.next.fetch_add(1, Relaxed);
-            if block >= self.end {
-                break;
-            }
-            if let Err(e) = self.block(block * BLOCK..(block + 1) * BLOCK, &mut stage, &mut pieces) {
-                self.failed.store(true, Relaxed);
-                return Err(e);
-            }
-        }
-        Ok(pieces)
-    }
-
-    /// Writes the tensors' bytes in one block of the file.
-    fn block(
-        &self,
-        block: Range<u64>,
-        stage: &mut [u8],
-        pieces: &mut Vec<Piece>,
-    ) -> std::result::Result<(), Failure> {
-        let from = self.extents.partition_point(|e| e.offset + e.len <= block.start);
-        let mut run = Run { offset: block.start, end: block.start, parts: Vec::new() };
-        let mut staged = 0;
-        for extent in self.extents[from..].iter().take_while(|e| e.offset < block.end) {
-            let Source::Tensor(tensor) = extent.source else {
-                self.write(&mut run, stage)?;
-                continue;
-            };
-            let start = extent.offset.max(block.start);
-            let end = (extent.offset + extent.len).min(block.end);
-            if run.parts.is_empty() || start - run.end > GAP {
-                self.write(&mut run, stage)?;
-                run.offset = start;
-            } else {
-                let gap = (start - run.end) as usize;
-                stage[staged..staged + gap].fill(0);
-                run.push_staged(staged..staged + gap);
-                staged += gap;
-            }
-            run.end = end;
-            let (offset, len) = (start - extent.offset, (end - start) as usize);
-            let crc =
-                self.gather(tensor, offset, len, &mut run, stage, &mut staged).map_err(Failure::Source)?;
-            if end - start == extent.len {
-                self.crcs[tensor].store(crc, Relaxed);
-            } else {
-                pieces.push(Piece { tensor, offset, len: end - start, crc });
-            }
-        }
-        Ok(self.write(&mut run, stage)?)
-    }
-
-    /// Appends `len` bytes of a tensor to the run, and returns their checksum.
-    fn gather(
-        &self,
-        tensor: usize,
-        offset: u64,
-        len: usize,
-        run: &mut Run,
-        stage: &mut [u8],
-        staged: &mut usize,
-    ) -> Result<u32> {
-        let buffer = &self.buffers[tensor];
-        let at = offset as usize;
-        if let Some(bytes) = buffer.bytes()
-            && len >= DIRECT
-        {
-            run.parts.push(Part::Direct(tensor, at..at + len));
-            return Ok(crc32fast::hash(&bytes[at..at + len]));
-        }
-        let room = *staged..*staged + len;
-        buffer.pack(offset, &mut stage[room.clone()])?;
-        *staged += len;
-        run.push_staged(room.clone());
-        Ok(crc32fast::hash(&stage[room]))
-    }
-
-    /// Writes the run and empties it.
-    fn write(&self, run: &mut Run, stage: &[u8]) -> io::Result<()> {
-        if run.parts.is_empty() {
-            return Ok(());
-        }
-        let slice = |part: &Part| match part {
-            Part::Staged(range) => &stage[range.clone()],
-            Part::Direct(tensor, range) => &self.buffers[*tensor].bytes().unwrap_or_default()[range.clone()],
-        };
-        let mut slices: Vec<IoSlice<'_>> = run.parts.iter().map(|p| IoSlice::new(slice(p))).collect();
-        write_all(self.file, &mut slices, run.offset)?;
-        run.parts.clear();
-        Ok(())
     }
 }
 
-impl Run {
-    /// Appends a range of the staging block; it continues the last part where that is staged too.
-    fn push_staged(&mut self, range: Range<usize>) {
-        match self.parts.last_mut() {
-            Some(Part::Staged(last)) => last.end = range.end,
-            _ if range.is_empty() => {}
-            _ => self.parts.push(Part::Staged(range)),
-        }
-    }
+/// Has a thread for each of `shares` work on it, the calling one on the first. Where the system gives no more threads,
+/// fewer do the work. The first error, in the order of the shares.
+pub(super) fn together<S: Send, E: Send>(
+    shares: Vec<S>,
+    name: &str,
+    work: impl Fn(S) -> std::result::Result<(), E> + Sync,
+) -> std::result::Result<(), E> {
+    let mut shares = shares.into_iter();
+    let Some(mine) = shares.next() else { return Ok(()) };
+    thread::scope(|scope| {
+        let work = &work;
+        let start = |share| thread::Builder::new().name(name.into()).spawn_scoped(scope, move || work(share));
+        let others: Vec<_> = shares.map_while(|share| start(share).ok()).collect();
+        let first = work(mine);
+        let rest = others.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        std::iter::once(first).chain(rest).collect()
+    })
 }
 
 #[cfg(test)]

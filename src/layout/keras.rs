@@ -83,11 +83,12 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     }
 
     let len = layout.literals[WEIGHTS_HEADER].len() as u64;
-    layout.extents.insert(0, Extent { offset: 0, len, source: Source::Literal(WEIGHTS_HEADER) });
+    let extents = Arc::make_mut(&mut layout.extents);
+    extents.insert(0, Extent { offset: 0, len, source: Source::Literal(WEIGHTS_HEADER) });
     for i in [MIDDLE, CONFIG].into_iter().chain(ASSETS..layout.literals.len()).chain([DIRECTORY]) {
         let len = layout.literals[i].len() as u64;
         if len > 0 {
-            layout.extents.push(Extent { offset: layout.size, len, source: Source::Literal(i) });
+            extents.push(Extent { offset: layout.size, len, source: Source::Literal(i) });
         }
         layout.size += len;
     }

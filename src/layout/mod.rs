@@ -130,7 +130,8 @@ impl Default for Options<'_> {
 #[derive(Clone, Debug)]
 pub struct Layout {
     size: u64,
-    extents: Vec<Extent>,
+    /// Shared with whoever moves the bytes.
+    extents: Arc<Vec<Extent>>,
     /// Shared where someone else has them too: the assets.
     literals: Vec<Arc<Vec<u8>>>,
     /// None for a file whose bytes are final.
@@ -201,7 +202,7 @@ impl Layout {
         let literals = vec![Arc::new(image.metadata)];
         Layout {
             size: base + image.end,
-            extents,
+            extents: Arc::new(extents),
             literals,
             slots: Some(Slots::Group(image.slots)),
             archive: None,
@@ -212,7 +213,7 @@ impl Layout {
     /// A layout without slots, made of its parts: for tests of what moves the bytes.
     pub fn from_parts(size: u64, extents: Vec<Extent>, literals: Vec<Vec<u8>>) -> Layout {
         let literals = literals.into_iter().map(Arc::new).collect();
-        Layout { size, extents, literals, slots: None, archive: None, shards: None }
+        Layout { size, extents: Arc::new(extents), literals, slots: None, archive: None, shards: None }
     }
 
     /// Bytes of the file.
@@ -247,13 +248,18 @@ impl Layout {
     /// Makes the file of these bytes.
     fn set_only_literal(&mut self, bytes: Vec<u8>) {
         self.size = bytes.len() as u64;
-        self.extents = vec![Extent { offset: 0, len: self.size, source: Source::Literal(0) }];
+        self.extents = Arc::new(vec![Extent { offset: 0, len: self.size, source: Source::Literal(0) }]);
         self.literals = vec![Arc::new(bytes)];
     }
 
     /// All extents in the order of the file: no overlap; what lies between them is zero.
     pub fn extents(&self) -> &[Extent] {
         &self.extents
+    }
+
+    /// The same, for who needs them while the layout is being sealed.
+    pub fn shared_extents(&self) -> Arc<Vec<Extent>> {
+        self.extents.clone()
     }
 
     /// The bytes of the literal extents. Final after [`Layout::seal`].

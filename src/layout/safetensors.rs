@@ -9,6 +9,8 @@ use super::bytes::{Put, set_u64};
 use super::own::{self, STATE_PATH, Slot};
 use super::schema::Schema;
 use super::{Extent, Layout, METADATA, Options, Source, hdf5};
+use std::sync::Arc;
+
 use crate::error::{Error, Result, Status};
 use crate::tensor::{Dtype, TensorSpec};
 
@@ -110,7 +112,7 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     }));
     Ok(Layout {
         size,
-        extents,
+        extents: Arc::new(extents),
         literals: vec![out.into()],
         slots: Some(super::Slots::Header(slots)),
         archive: None,

@@ -89,7 +89,7 @@ impl Model {
         let format = Format::of(&path.to_string_lossy())?;
         let kind = Kind { format, max_shard_bytes: layout::MAX_SHARD_BYTES };
         let state = TrainingState::default().to_json();
-        self.write(path, kind, state, &WriteOptions { threads: 0, durable: true }).map(|_| ())
+        self.write(path, kind, state, &WriteOptions::default()).map(|_| ())
     }
 
     /// Bytes of a checkpoint of this kind.

@@ -100,7 +100,11 @@ impl Session {
         let retention = Retention::new(policy.options(), policy.direction());
         let session = Session {
             kind: Kind { format, max_shard_bytes: options.max_shard_bytes },
-            write: WriteOptions { threads: options.threads, durable: options.durable },
+            write: WriteOptions {
+                threads: options.threads,
+                durable: options.durable,
+                ..WriteOptions::default()
+            },
             log,
             core: Mutex::new(Core {
                 policy,

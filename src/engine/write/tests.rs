@@ -1,28 +1,58 @@
-use std::sync::Mutex;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use super::super::queue::{Queue, Write};
+use super::super::storage::{Info, Storage};
+use super::super::tiles::TILE;
+use super::super::watch::{Unwatched, Watch};
 use super::*;
+use crate::layout::Extent;
 
-/// A file in memory that takes at most `most` bytes a call, fails from byte `room` on, and counts the bytes that
-/// come from the addresses `own`.
+/// A file in memory, full of another file's bytes, that takes at most `most` bytes a call, fails from byte `room` on,
+/// and counts the bytes that come from the addresses `own`. It is the disk, too.
+#[derive(Clone)]
 struct MemFile {
     own: Range<usize>,
-    direct: AtomicU64,
-    bytes: Mutex<Vec<u8>>,
-    calls: AtomicU64,
     most: usize,
     room: u64,
+    /// What a write past the page cache is refused with from the first on that is here; 0: what opening it is.
+    refuse: Option<(u64, i32)>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    bytes: Mutex<Vec<u8>>,
+    in_place: AtomicU64,
+    calls: AtomicU64,
+    pushed: AtomicU64,
+    /// Bytes written, those that were written again included.
+    written: AtomicU64,
 }
 
 impl MemFile {
     fn new(size: u64, most: usize) -> MemFile {
-        MemFile {
-            own: 0..0,
-            direct: AtomicU64::new(0),
-            bytes: Mutex::new(vec![0; size as usize]),
-            calls: AtomicU64::new(0),
-            most,
-            room: u64::MAX,
+        let seen = Arc::new(Seen { bytes: Mutex::new(vec![0xaa; size as usize]), ..Seen::default() });
+        MemFile { own: 0..0, most, room: u64::MAX, refuse: None, seen }
+    }
+
+    fn put(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        if offset >= self.room {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
+        let mut bytes = self.seen.bytes.lock();
+        let (mut at, mut left) = (offset as usize, self.most);
+        for part in parts {
+            let n = part.len().min(left);
+            bytes[at..at + n].copy_from_slice(&part[..n]);
+            (at, left) = (at + n, left - n);
+        }
+        let n = at - offset as usize;
+        self.seen.written.fetch_add(n as u64, Relaxed);
+        Ok(n)
     }
 }
 
@@ -43,22 +73,102 @@ impl Handle for MemFile {
         Ok(())
     }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.calls.fetch_add(1, Relaxed);
+        self.seen.calls.fetch_add(1, Relaxed);
         assert!(!parts.is_empty() && parts.iter().all(|p| !p.is_empty()), "a write of nothing");
-        if offset >= self.room {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
         let own = parts.iter().filter(|p| self.own.contains(&p.as_ptr().addr()));
-        self.direct.fetch_add(own.map(|p| p.len() as u64).sum(), Relaxed);
-        let mut bytes = self.bytes.lock().unwrap();
-        let (mut at, mut left) = (offset as usize, self.most);
-        for part in parts {
-            let n = part.len().min(left);
-            bytes[at..at + n].copy_from_slice(&part[..n]);
-            (at, left) = (at + n, left - n);
-        }
-        Ok(at - offset as usize)
+        self.seen.in_place.fetch_add(own.map(|p| p.len() as u64).sum(), Relaxed);
+        self.put(parts, offset)
     }
+}
+
+impl Storage for MemFile {
+    fn queue(&self, _: &Path) -> io::Result<Box<dyn Queue>> {
+        match self.refuse {
+            Some((0, code)) => Err(io::Error::from_raw_os_error(code)),
+            _ => Ok(Box::new(MemQueue { file: self.clone(), writes: VecDeque::new() })),
+        }
+    }
+    fn create(&self, _: &Path, _: u32) -> io::Result<Box<dyn Handle>> {
+        unimplemented!()
+    }
+    fn open(&self, _: &Path) -> io::Result<Box<dyn Handle>> {
+        unimplemented!()
+    }
+    fn read(&self, _: &Path, _: u64, _: &mut [u8]) -> io::Result<usize> {
+        unimplemented!()
+    }
+    fn info(&self, _: &Path) -> io::Result<Info> {
+        unimplemented!()
+    }
+    fn real_path(&self, _: &Path) -> io::Result<PathBuf> {
+        unimplemented!()
+    }
+    fn read_link(&self, _: &Path) -> io::Result<PathBuf> {
+        unimplemented!()
+    }
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+    fn make_dir(&self, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+    fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
+        unimplemented!()
+    }
+}
+
+/// Writes that end in another order than they began.
+struct MemQueue {
+    file: MemFile,
+    writes: VecDeque<Write>,
+}
+
+impl Queue for MemQueue {
+    fn push(&mut self, write: Write) -> io::Result<()> {
+        assert!(self.writes.len() < super::super::queue::DEPTH, "more writes than the queue has room for");
+        let (page, len) = (PAGE as usize, write.range.len());
+        assert!(write.offset % PAGE == 0 && len % page == 0 && len > 0, "{len} bytes at {}", write.offset);
+        let memory = write.block[write.range.clone()].as_ptr();
+        assert!(memory.addr().is_multiple_of(page), "memory at {memory:p}");
+        self.writes.push_back(write);
+        Ok(())
+    }
+    fn pop(&mut self) -> Option<(Write, io::Result<usize>)> {
+        let last = self.writes.len() % 3 == 1;
+        let write = if last { self.writes.pop_back() } else { self.writes.pop_front() }?;
+        let count = self.file.seen.pushed.fetch_add(1, Relaxed);
+        let result = match self.file.refuse {
+            Some((from, code)) if count >= from => Err(io::Error::from_raw_os_error(code)),
+            _ if count % 5 == 3 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            _ => self.file.put(&[IoSlice::new(&write.block[write.range.clone()])], write.offset),
+        };
+        Some((write, result))
+    }
+    fn len(&self) -> usize {
+        self.writes.len()
+    }
+}
+
+/// Writes a body; gives the checksums and what is held.
+fn body(file: &MemFile, layout: &Layout, buffers: &[Buffer], threads: u32, choice: Choice) -> Moved<Body> {
+    let meter = Meter::new(&Unwatched, layout.size());
+    // A device that nothing else is on.
+    let device = u64::MAX - file.seen.bytes.lock().as_ptr().addr() as u64;
+    let means = Means { threads, choice, durable: true, device, meter, refused: AtomicBool::new(false) };
+    let target = Target { storage: file, path: Path::new("file"), handle: file };
+    let mut jobs = jobs(layout, buffers.len());
+    let job = jobs.pop().unwrap();
+    job.write(target, buffers, &means)?;
+    Ok(job.finish())
 }
 
 fn noise(n: usize, seed: usize) -> Vec<u8> {
@@ -120,19 +230,31 @@ impl Model {
         Layout::from_parts(self.file.len() as u64, self.extents.clone(), self.literals.clone())
     }
 
-    fn write(&self, file: &MemFile, threads: u32) {
+    fn write(&self, file: &MemFile, threads: u32, choice: Choice) {
         let layout = self.layout();
-        check(&layout, &self.buffers).unwrap();
-        let crcs = tensors(file, &layout, &self.buffers, threads).ok().unwrap();
-        literals(file, &layout).unwrap();
-        assert!(*file.bytes.lock().unwrap() == self.file, "other bytes than expected");
+        check(&layout, &self.sizes()).unwrap();
+        let body = body(file, &layout, &self.buffers, threads, choice).unwrap();
+        edges(file, &layout, &body.held, &Meter::new(&Unwatched, layout.size())).unwrap();
+        assert!(*file.seen.bytes.lock() == self.file, "other bytes than expected");
+        assert_eq!(file.seen.written.load(Relaxed), self.file.len() as u64, "bytes that were written twice");
         for (i, bytes) in self.tensors.iter().enumerate() {
-            assert_eq!(crcs[i], crc32fast::hash(bytes), "checksum of tensor {i} of {} bytes", bytes.len());
+            assert_eq!(
+                body.crcs[i],
+                crc32fast::hash(bytes),
+                "checksum of tensor {i} of {} bytes",
+                bytes.len()
+            );
         }
+    }
+
+    fn sizes(&self) -> Vec<u64> {
+        self.buffers.iter().map(Buffer::nbytes).collect()
     }
 }
 
-/// Every kind of extent in every order, across blocks, at odd offsets.
+const CHOICES: [Choice; 3] = [Choice::Buffered, Choice::Direct, Choice::Trial];
+
+/// Every kind of extent in every order, across pieces, at odd offsets.
 fn mixed() -> Model {
     let mut m = Model::default();
     m.literal(3001);
@@ -144,14 +266,14 @@ fn mixed() -> Model {
             (100, 100, false),
             (100, 100, true),
             (1500, 1000, round == 1),
-            (1, DIRECT / 4, false),
-            (2, DIRECT / 8, true),
+            (1, IN_PLACE / 4, false),
+            (2, IN_PLACE / 8, true),
             (1100, 2049, round != 1),
         ] {
             m.tensor(rows, cols, turned);
             m.gap(if rows == 100 { 59 } else { 0 });
         }
-        m.gap([4096, 70_000, BLOCK as usize * 2 + 3][round]);
+        m.gap([4096, 70_000, BLOCK * 2 + 3][round]);
         m.literal(5);
         m.literal(7);
     }
@@ -160,18 +282,49 @@ fn mixed() -> Model {
 }
 
 #[test]
-fn writes_every_extent_and_takes_every_checksum() {
+fn writes_every_byte_once_and_takes_every_checksum() {
     let model = mixed();
-    for threads in [0, 1, 2, 7] {
-        model.write(&MemFile::new(model.file.len() as u64, usize::MAX), threads);
+    for choice in CHOICES {
+        for threads in [0, 1, 2, 7] {
+            model.write(&MemFile::new(model.file.len() as u64, usize::MAX), threads, choice);
+        }
     }
 }
 
 #[test]
 fn goes_on_after_short_writes() {
     let model = mixed();
-    for most in [333_333, 4099] {
-        model.write(&MemFile::new(model.file.len() as u64, most), 2);
+    for choice in CHOICES {
+        // Whole pages, and parts of them.
+        for most in [333_333, 4099, 5 * PAGE as usize] {
+            model.write(&MemFile::new(model.file.len() as u64, most), 2, choice);
+        }
+    }
+}
+
+#[test]
+fn goes_through_the_page_cache_where_the_other_way_is_refused() {
+    let model = mixed();
+    for code in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS] {
+        for from in [0, 1, 4] {
+            for choice in [Choice::Direct, Choice::Trial] {
+                let refuse = Some((from, code));
+                let file = MemFile { refuse, ..MemFile::new(model.file.len() as u64, usize::MAX) };
+                model.write(&file, 1, choice);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_past_the_page_cache_is_one() {
+    let model = mixed();
+    for from in [1, 3] {
+        let refuse = Some((from, libc::EIO));
+        let file = MemFile { refuse, ..MemFile::new(model.file.len() as u64, usize::MAX) };
+        let failed = body(&file, &model.layout(), &model.buffers, 2, Choice::Direct);
+        let Err(Failure::Io(error)) = failed else { panic!("a broken disk took everything") };
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }
 }
 
@@ -184,8 +337,9 @@ fn coalesces_small_tensors() {
         model.gap(0);
     }
     let file = MemFile::new(model.file.len() as u64, usize::MAX);
-    model.write(&file, 1);
-    assert_eq!(file.calls.load(Relaxed), 2, "a call for the tensors and one for the literal");
+    model.write(&file, 1, Choice::Buffered);
+    let pieces = model.file.len().div_ceil(BLOCK) as u64;
+    assert_eq!(file.seen.calls.load(Relaxed), pieces + 2, "a call for a piece, and for each edge");
 }
 
 #[test]
@@ -196,8 +350,8 @@ fn large_tensors_are_not_copied() {
     let size = model.file.len() as u64;
     let own = range.start.addr()..range.end.addr();
     let file = MemFile { own, ..MemFile::new(size, usize::MAX) };
-    tensors(&file, &model.layout(), &model.buffers, 0).ok().unwrap();
-    assert_eq!(file.direct.load(Relaxed), size);
+    body(&file, &model.layout(), &model.buffers, 0, Choice::Buffered).unwrap();
+    assert_eq!(file.seen.in_place.load(Relaxed), size);
 }
 
 #[test]
@@ -207,11 +361,39 @@ fn stops_at_the_first_error() {
         model.tensor(1024, 1024, false);
     }
     for threads in [1, 2] {
-        let file = MemFile { room: BLOCK * 2, ..MemFile::new(model.file.len() as u64, usize::MAX) };
-        let failed = tensors(&file, &model.layout(), &model.buffers, threads);
+        let file = MemFile { room: TILE * 2, ..MemFile::new(model.file.len() as u64, usize::MAX) };
+        let failed = body(&file, &model.layout(), &model.buffers, threads, Choice::Buffered);
         let Err(Failure::Io(error)) = failed else { panic!("a full disk took everything") };
         assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
-        assert!(file.calls.load(Relaxed) <= 2 + 2 * u64::from(threads), "it went on after the error");
+        assert!(file.seen.calls.load(Relaxed) <= 2 + 2 * u64::from(threads), "it went on after the error");
+    }
+}
+
+#[test]
+fn ends_where_it_is_cancelled() {
+    struct Cancelled(AtomicUsize);
+    impl Watch for Cancelled {
+        fn wrote(&self, done: u64, total: u64) {
+            assert!(done <= total);
+            self.0.fetch_add(1, Relaxed);
+        }
+        fn cancelled(&self) -> bool {
+            self.0.load(Relaxed) > 1
+        }
+    }
+    let mut model = Model::default();
+    model.tensor(4096, 4096, false);
+    for choice in CHOICES {
+        let file = MemFile::new(model.file.len() as u64, usize::MAX);
+        let (watch, layout) = (Cancelled(AtomicUsize::new(0)), model.layout());
+        let meter = Meter::new(&watch, layout.size());
+        let means =
+            Means { threads: 1, choice, durable: false, device: 0, meter, refused: AtomicBool::new(false) };
+        let target = Target { storage: &file, path: Path::new("file"), handle: &file };
+        let failed = jobs(&layout, 1)[0].write(target, &model.buffers, &means);
+        let Err(Failure::Other(error)) = failed else { panic!("it went on") };
+        assert_eq!(error.status(), Status::Cancelled);
+        assert!(file.seen.written.load(Relaxed) < layout.size());
     }
 }
 
@@ -221,17 +403,17 @@ fn refuses_a_layout_that_is_not_the_tensors() {
     model.literal(64);
     model.tensor(4, 4, false);
     let good = model.extents.clone();
-    let size = model.file.len() as u64;
-    let refuses = |size, extents: Vec<Extent>, buffers: &[Buffer]| {
+    let (size, sizes) = (model.file.len() as u64, model.sizes());
+    let refuses = |size, extents: Vec<Extent>, tensors: &[u64]| {
         let layout = Layout::from_parts(size, extents, model.literals.clone());
-        assert_eq!(check(&layout, buffers).unwrap_err().status(), Status::Internal);
+        assert_eq!(check(&layout, tensors).unwrap_err().status(), Status::Internal);
     };
     refuses(size, good.clone(), &[]);
-    refuses(size - 1, good.clone(), &model.buffers);
-    refuses(size, vec![good[1], good[0]], &model.buffers);
-    refuses(size, vec![good[0], Extent { offset: 63, ..good[1] }], &model.buffers);
-    refuses(size, vec![good[0], Extent { offset: u64::MAX, ..good[1] }], &model.buffers);
-    refuses(size, vec![good[0], Extent { len: 60, ..good[1] }], &model.buffers);
-    refuses(size, vec![Extent { source: Source::Literal(1), ..good[0] }], &model.buffers);
-    refuses(size, vec![Extent { len: 63, ..good[0] }], &model.buffers);
+    refuses(size - 1, good.clone(), &sizes);
+    refuses(size, vec![good[1], good[0]], &sizes);
+    refuses(size, vec![good[0], Extent { offset: 63, ..good[1] }], &sizes);
+    refuses(size, vec![good[0], Extent { offset: u64::MAX, ..good[1] }], &sizes);
+    refuses(size, vec![good[0], Extent { len: 60, ..good[1] }], &sizes);
+    refuses(size, vec![Extent { source: Source::Literal(1), ..good[0] }], &sizes);
+    refuses(size, vec![Extent { len: 63, ..good[0] }], &sizes);
 }

@@ -1,0 +1,217 @@
+//! Staging memory: blocks of one size, in huge pages where the system has them, made as they are needed, used again.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result, Status};
+
+use super::pages;
+use super::tiles::{PAGE, TILE};
+
+/// Bytes of a block: room for one tile.
+pub(super) const BLOCK: usize = TILE as usize;
+
+/// Blocks that are allocated as one.
+const TOGETHER: usize = 16;
+
+/// How long to wait for a block before asking again whether the save goes on.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Where staging memory comes from: pinned memory, for example.
+pub trait Allocator: Send + Sync {
+    /// Memory of this many bytes at a multiple of `align`, a power of two; NULL where there is none. It is used from
+    /// any thread.
+    fn alloc(&self, bytes: usize, align: usize) -> *mut u8;
+
+    /// Takes memory back.
+    ///
+    /// # Safety
+    ///
+    /// It came from [`Allocator::alloc`] for as many bytes, and nothing uses it any more.
+    unsafe fn dealloc(&self, memory: *mut u8, bytes: usize);
+}
+
+/// The staging memory of a session, or of one save. Dropped with its last block, it gives its memory back.
+pub struct Arena {
+    allocator: Option<Arc<dyn Allocator>>,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+struct State {
+    /// The most blocks.
+    limit: usize,
+    /// Set by the user, not by what one checkpoint needs.
+    fixed: bool,
+    chunks: Vec<Chunk>,
+    /// Blocks that were made, free or not.
+    made: usize,
+    free: Vec<NonNull<u8>>,
+}
+
+/// Memory for several blocks.
+struct Chunk {
+    memory: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the pointers are to memory that this State owns, and any thread may use it.
+unsafe impl Send for State {}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        write!(f, "Arena({} of {} blocks free, at most {})", state.free.len(), state.made, state.limit)
+    }
+}
+
+impl Arena {
+    /// Memory of at most `limit` bytes, two blocks at least; 0: what [`Arena::reserve`] asks for.
+    pub fn new(limit: u64, allocator: Option<Arc<dyn Allocator>>) -> Arc<Arena> {
+        let state = State { limit: blocks(limit), fixed: limit > 0, chunks: vec![], made: 0, free: vec![] };
+        Arc::new(Arena { allocator, state: Mutex::new(state), freed: Condvar::new() })
+    }
+
+    /// Raises the limit to what `bytes` need, unless the user has set one.
+    pub(super) fn reserve(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        if !state.fixed {
+            state.limit = state.limit.max(blocks(bytes));
+        }
+    }
+
+    /// Makes as many blocks as `bytes` need, and the limit allows, now, and has the system give them pages.
+    pub fn prefault(&self, bytes: u64) -> Result<()> {
+        self.reserve(bytes);
+        let mut state = self.state.lock();
+        while state.made < state.limit.min(blocks(bytes)) {
+            self.grow(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// A block, if one is free or can be made.
+    ///
+    /// # Errors
+    /// There is no memory, and no block in use that one could wait for.
+    pub(super) fn try_take(self: &Arc<Arena>) -> Result<Option<Block>> {
+        let mut state = self.state.lock();
+        if state.free.is_empty() && state.made < state.limit {
+            match self.grow(&mut state) {
+                // With less memory than was wanted it goes on more slowly.
+                Err(_) if state.made > 0 => state.limit = state.made,
+                result => result?,
+            }
+        }
+        Ok(state.free.pop().map(|memory| Block { memory, arena: self.clone() }))
+    }
+
+    /// A block, as soon as there is one; `None` if `stop` says so before.
+    pub(super) fn take(self: &Arc<Arena>, stop: &dyn Fn() -> bool) -> Result<Option<Block>> {
+        loop {
+            if let Some(block) = self.try_take()? {
+                return Ok(Some(block));
+            }
+            if stop() {
+                return Ok(None);
+            }
+            let mut state = self.state.lock();
+            if state.free.is_empty() {
+                self.freed.wait_for(&mut state, PATIENCE);
+            }
+        }
+    }
+
+    /// Makes some more blocks.
+    fn grow(&self, state: &mut State) -> Result<()> {
+        let count = TOGETHER.min(state.limit - state.made);
+        let bytes = count * BLOCK;
+        let memory = match &self.allocator {
+            Some(allocator) => allocator.alloc(bytes, BLOCK),
+            None => pages::map(bytes, BLOCK),
+        };
+        let memory =
+            NonNull::new(memory).ok_or_else(|| Error::no_memory("the staging of a save", bytes as u64))?;
+        let chunk = Chunk { memory, bytes };
+        if memory.addr().get() % PAGE as usize != 0 {
+            // SAFETY: it has just come from this allocator, and nothing uses it.
+            unsafe { self.release(&chunk) };
+            let message = format!("the staging allocator gave {memory:p}: expected a multiple of {BLOCK}");
+            return Err(Error::new(Status::InvalidArgument, message));
+        }
+        if self.allocator.is_some() {
+            // SAFETY: the allocator has given as many bytes. So they have a value, and pages.
+            unsafe { memory.write_bytes(0, bytes) };
+        }
+        state.chunks.push(chunk);
+        state.made += count;
+        // SAFETY: each block is within the chunk.
+        state.free.extend((0..count).rev().map(|i| unsafe { memory.add(i * BLOCK) }));
+        Ok(())
+    }
+
+    /// Gives a chunk back.
+    ///
+    /// # Safety
+    ///
+    /// It is of this arena, and nothing uses it any more.
+    unsafe fn release(&self, chunk: &Chunk) {
+        match &self.allocator {
+            // SAFETY: our caller's promise.
+            Some(allocator) => unsafe { allocator.dealloc(chunk.memory.as_ptr(), chunk.bytes) },
+            // SAFETY: our caller's promise.
+            None => unsafe { pages::unmap(chunk.memory.as_ptr(), chunk.bytes) },
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for chunk in std::mem::take(&mut self.state.get_mut().chunks) {
+            // SAFETY: every block holds the arena, so none is left.
+            unsafe { self.release(&chunk) };
+        }
+    }
+}
+
+/// A block of an arena; goes back when dropped.
+pub struct Block {
+    memory: NonNull<u8>,
+    arena: Arc<Arena>,
+}
+
+// SAFETY: the memory is this Block's alone, and any thread may use it.
+unsafe impl Send for Block {}
+// SAFETY: as above; through a shared Block it is only read.
+unsafe impl Sync for Block {}
+
+impl Deref for Block {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: BLOCK bytes, which had the value 0 when the chunk was made; this Block's alone.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), BLOCK) }
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and nobody else has it.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), BLOCK) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.arena.state.lock().free.push(self.memory);
+        self.arena.freed.notify_one();
+    }
+}
+
+fn blocks(bytes: u64) -> usize {
+    usize::try_from(bytes.div_ceil(BLOCK as u64)).unwrap_or(usize::MAX).max(2)
+}
