@@ -29,7 +29,7 @@ pub trait Queue: Send {
     /// Waits for one that has ended: what it was, and how many bytes are written. `None` where none is under way.
     fn pop(&mut self) -> Option<(Write, io::Result<usize>)>;
     /// How many are under way.
-    fn len(&self) -> usize;
+    fn in_flight(&self) -> usize;
 }
 
 /// The queue of a file on the real disk.
@@ -105,7 +105,7 @@ mod ring {
         }
 
         fn pop(&mut self) -> Option<(Write, io::Result<usize>)> {
-            while self.len() > 0 {
+            while self.in_flight() > 0 {
                 let ended = self.ring.completion().next();
                 if let Some(entry) = ended {
                     let write = self.slots.get_mut(entry.user_data() as usize).and_then(Option::take)?;
@@ -127,7 +127,7 @@ mod ring {
             None
         }
 
-        fn len(&self) -> usize {
+        fn in_flight(&self) -> usize {
             self.slots.iter().filter(|slot| slot.is_some()).count()
         }
     }

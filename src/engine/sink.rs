@@ -55,7 +55,7 @@ impl<'a> Sink<'a> {
     }
 
     fn push(&mut self, write: Write) -> io::Result<()> {
-        while self.queue.as_ref().is_some_and(|queue| queue.len() >= DEPTH) {
+        while self.queue.as_ref().is_some_and(|queue| queue.in_flight() >= DEPTH) {
             self.reap()?;
         }
         match &mut self.queue {
@@ -66,7 +66,7 @@ impl<'a> Sink<'a> {
 
     /// Whether a write is under way.
     pub fn is_busy(&self) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.len() > 0)
+        self.queue.as_ref().is_some_and(|queue| queue.in_flight() > 0)
     }
 
     /// Waits until one block is written, and gives it back; `false` if none is under way.
