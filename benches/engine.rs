@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ckpt::engine::{Buffer, Disk, WriteOptions, save};
+use ckpt::engine::{Arena, Backend, Buffer, Disk, Save, Tensors, Unwatched, WriteOptions, save, stage};
 use ckpt::layout::{Extent, Layout, Source, Stamp};
 
 const MIB: usize = 1 << 20;
@@ -113,6 +113,72 @@ fn large(dir: &Path, rounds: usize) {
     compare("512 MiB in 100 tensors", dir, rounds, &ways);
 }
 
+/// What it takes until the disk has it.
+fn durable(dir: &Path, rounds: usize) {
+    let memory: Vec<Vec<u8>> = (0..100).map(|i| noise(512 * MIB / 100 / 64 * 64, i)).collect();
+    let flat: Vec<Buffer> = memory.iter().map(|m| buffer(m, &[m.len() as u64 / 4], None)).collect();
+    let layout = layout(&flat, 64 << 10, 4096);
+    let sync_dir = || fs::File::open(dir).unwrap().sync_all().unwrap();
+    let plain = |path: &Path| {
+        let file = fs::File::create_new(path).unwrap();
+        let mut at = 64 << 10;
+        for m in &memory {
+            file.write_all_at(m, at).unwrap();
+            at += m.len() as u64;
+        }
+        file.sync_all().unwrap();
+        sync_dir();
+    };
+    let save_by = |backend, threads| {
+        let options = WriteOptions { threads, durable: true, backend };
+        let (layout, flat) = (&layout, &flat);
+        move |path: &Path| {
+            save(&Disk, path, &mut layout.clone(), &Stamp::default(), flat, &options).unwrap();
+        }
+    };
+    let arena = Arena::new(0, None);
+    arena.prefault(layout.size()).unwrap();
+    let staged = |path: &Path| {
+        let mut layout = layout.clone();
+        let (filler, feed) = stage(&arena, &layout, flat.len());
+        filler.fill(&flat, 0, &Unwatched).unwrap();
+        let start = Instant::now();
+        let (tensors, options) = (Tensors::Staged(feed), WriteOptions::default());
+        let stamp = &Stamp::default();
+        let layout = &mut layout;
+        Save { storage: &Disk, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None }.run().unwrap();
+        println!("    staged: {:.3} s", start.elapsed().as_secs_f64());
+    };
+    let to: std::cell::RefCell<Vec<u8>> = vec![1; layout.size() as usize].into();
+    let copy = |_: &Path| {
+        let mut to = to.borrow_mut();
+        let mut at = 0;
+        for m in &memory {
+            to[at..at + m.len()].copy_from_slice(m);
+            at += m.len();
+        }
+        black_box(&to);
+    };
+    let fill = |threads| {
+        let (arena, layout, flat) = (&arena, &layout, &flat);
+        move |_: &Path| {
+            let (filler, _feed) = stage(arena, layout, flat.len());
+            filler.fill(flat, threads, &Unwatched).unwrap();
+        }
+    };
+    let ways = [way("memcpy to warm memory", copy), way("staging, one thread", fill(1)), way("staging", fill(0))];
+    compare("512 MiB in 100 tensors, copied", dir, rounds, &ways);
+    let ways = [
+        way("plain pwrite + fsync", plain),
+        way("save, durable, buffered", save_by(Backend::Buffered, 0)),
+        way("save, durable, direct", save_by(Backend::Direct, 0)),
+        way("save, durable, direct, 2 threads", save_by(Backend::Direct, 2)),
+        way("save, durable, by itself", save_by(Backend::Auto, 0)),
+        way("staging and save", staged),
+    ];
+    compare("512 MiB in 100 tensors, durable", dir, rounds, &ways);
+}
+
 fn small(dir: &Path, rounds: usize) {
     for (count, bytes) in [(600, 1024), (60_000, 256), (60_000, 4096), (4096, 64 << 10)] {
         let memory: Vec<Vec<u8>> = (0..count).map(|i| noise(bytes, i)).collect();
@@ -172,6 +238,7 @@ fn main() {
     let rounds = args.get(1).map_or(15, |n| n.parse().unwrap());
     let dir = root.join(format!("ckpt-bench-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
+    durable(&dir, rounds);
     large(&dir, rounds);
     small(&dir, rounds);
     packing(&dir, rounds);
