@@ -146,7 +146,9 @@ fn durable(dir: &Path, rounds: usize) {
         let (tensors, options) = (Tensors::Staged(feed), WriteOptions::default());
         let stamp = &Stamp::default();
         let layout = &mut layout;
-        Save { storage: &Disk, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None }.run().unwrap();
+        Save { storage: &Disk, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None }
+            .run()
+            .unwrap();
         println!("    staged: {:.3} s", start.elapsed().as_secs_f64());
     };
     let to: std::cell::RefCell<Vec<u8>> = vec![1; layout.size() as usize].into();
@@ -166,7 +168,8 @@ fn durable(dir: &Path, rounds: usize) {
             filler.fill(flat, threads, &Unwatched).unwrap();
         }
     };
-    let ways = [way("memcpy to warm memory", copy), way("staging, one thread", fill(1)), way("staging", fill(0))];
+    let ways =
+        [way("memcpy to warm memory", copy), way("staging, one thread", fill(1)), way("staging", fill(0))];
     compare("512 MiB in 100 tensors, copied", dir, rounds, &ways);
     let ways = [
         way("plain pwrite + fsync", plain),

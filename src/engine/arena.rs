@@ -215,3 +215,124 @@ impl Drop for Block {
 fn blocks(bytes: u64) -> usize {
     usize::try_from(bytes.div_ceil(BLOCK as u64)).unwrap_or(usize::MAX).max(2)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::alloc::{Layout, alloc, dealloc};
+    use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::Relaxed};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn blocks_come_back_and_are_used_again() {
+        let arena = Arena::new(3 * BLOCK as u64, None);
+        let mut blocks: Vec<Block> = (0..3).map(|_| arena.try_take().unwrap().unwrap()).collect();
+        assert!(arena.try_take().unwrap().is_none(), "more than the limit");
+        for (i, block) in blocks.iter_mut().enumerate() {
+            assert!(block.iter().all(|&b| b == 0) && block.as_ptr().addr().is_multiple_of(BLOCK));
+            block.fill(i as u8 + 1);
+        }
+        assert!(
+            blocks.iter().enumerate().all(|(i, block)| block.iter().all(|&b| b == i as u8 + 1)),
+            "shared"
+        );
+        let second = blocks[1].as_ptr();
+        drop(blocks.remove(1));
+        assert_eq!(arena.try_take().unwrap().unwrap().as_ptr(), second);
+    }
+
+    #[test]
+    fn the_limit_is_what_a_checkpoint_needs_unless_it_was_set() {
+        let count = |arena: &Arc<Arena>| {
+            let blocks = std::iter::from_fn(|| arena.try_take().unwrap());
+            blocks.collect::<Vec<_>>().len()
+        };
+        let made = |arena: &Arc<Arena>| arena.state.lock().made;
+        let needed = Arena::new(0, None);
+        assert_eq!(count(&needed), 2);
+        needed.prefault(17 * BLOCK as u64 + 1).unwrap();
+        assert_eq!(made(&needed), 18);
+        assert_eq!(count(&needed), 18);
+        let set = Arena::new(1, None);
+        set.prefault(17 * BLOCK as u64).unwrap();
+        assert_eq!(made(&set), 2);
+        assert_eq!(count(&set), 2);
+    }
+
+    #[test]
+    fn waits_for_a_block_until_it_is_told_to_stop() {
+        let arena = Arena::new(0, None);
+        let held = [(); 2].map(|()| arena.try_take().unwrap());
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| arena.take(&|| stop.load(Relaxed)).unwrap().is_some());
+            drop(held);
+            assert!(waiter.join().unwrap());
+            let _held = [(); 2].map(|()| arena.try_take().unwrap());
+            let waiter = scope.spawn(|| arena.take(&|| stop.load(Relaxed)).unwrap().is_some());
+            stop.store(true, Relaxed);
+            assert!(!waiter.join().unwrap());
+        });
+    }
+
+    /// Counts the bytes that are out; gives what is at `offset` from where it should be, and fails from `room` on.
+    struct Counting {
+        out: AtomicIsize,
+        offset: usize,
+        room: isize,
+    }
+
+    impl Counting {
+        fn layout(&self, bytes: usize) -> Layout {
+            Layout::from_size_align(bytes + BLOCK, BLOCK).unwrap()
+        }
+    }
+
+    impl Allocator for Counting {
+        fn alloc(&self, bytes: usize, align: usize) -> *mut u8 {
+            assert_eq!(align, BLOCK);
+            if self.out.fetch_add(bytes as isize, Relaxed) + bytes as isize > self.room {
+                self.out.fetch_sub(bytes as isize, Relaxed);
+                return std::ptr::null_mut();
+            }
+            // SAFETY: the size is not 0, and `offset` is less than what was added to it.
+            unsafe { alloc(self.layout(bytes)).add(self.offset) }
+        }
+        unsafe fn dealloc(&self, memory: *mut u8, bytes: usize) {
+            self.out.fetch_sub(bytes as isize, Relaxed);
+            // SAFETY: as in `alloc`, by the caller's promise.
+            unsafe { dealloc(memory.sub(self.offset), self.layout(bytes)) }
+        }
+    }
+
+    #[test]
+    fn memory_of_the_users_goes_back_to_him() {
+        let own = Arc::new(Counting { out: 0.into(), offset: 0, room: isize::MAX });
+        let arena = Arena::new(20 * BLOCK as u64, Some(own.clone()));
+        let block = arena.take(&|| false).unwrap();
+        assert_eq!(own.out.load(Relaxed), (TOGETHER * BLOCK) as isize);
+        drop(arena);
+        assert_ne!(own.out.load(Relaxed), 0, "a block was still in use");
+        drop(block);
+        assert_eq!(own.out.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn bad_or_no_memory_is_an_error_and_less_of_it_is_not() {
+        let crooked = Arc::new(Counting { out: 0.into(), offset: 64, room: isize::MAX });
+        let arena = Arena::new(0, Some(crooked.clone()));
+        assert_eq!(arena.try_take().map(|_| ()).unwrap_err().status(), Status::InvalidArgument);
+        assert_eq!(crooked.out.load(Relaxed), 0);
+
+        let none = Arena::new(0, Some(Arc::new(Counting { out: 0.into(), offset: 0, room: 0 })));
+        let error = none.prefault(1).unwrap_err();
+        assert_eq!((error.status(), error.os()), (Status::Io, libc::ENOMEM));
+
+        let room = (TOGETHER * BLOCK) as isize;
+        let little =
+            Arena::new(100 * BLOCK as u64, Some(Arc::new(Counting { out: 0.into(), offset: 0, room })));
+        let blocks: Vec<Block> = std::iter::from_fn(|| little.try_take().unwrap()).collect();
+        assert_eq!(blocks.len(), TOGETHER);
+    }
+}

@@ -22,7 +22,7 @@ use super::arena::{Arena, BLOCK};
 use super::backend::{self, Choice};
 use super::buffer::Buffer;
 use super::gather::{self, Held, Next};
-use super::sink::{Early, Sink, Target};
+use super::sink::{self, Early, Sink, Target};
 use super::storage::{Handle, retry, write_all};
 use super::sums::Sums;
 use super::tiles::{PAGE, Piece, Role, Tiles};
@@ -79,7 +79,10 @@ impl<'a> Means<'a> {
 
     fn refuse(&self, cause: &io::Error) {
         self.refused.store(true, Relaxed);
-        if let Some(line) = backend::refused(self.device, cause) {
+        // Another cause (no more descriptors, for example) is this save's alone.
+        if sink::refuses(cause)
+            && let Some(line) = backend::refused(self.device, cause)
+        {
             self.meter.watch().note(&line);
         }
     }

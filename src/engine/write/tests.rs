@@ -136,7 +136,11 @@ impl Queue for MemQueue {
     fn push(&mut self, write: Write) -> io::Result<()> {
         assert!(self.writes.len() < super::super::queue::DEPTH, "more writes than the queue has room for");
         let (page, len) = (PAGE as usize, write.range.len());
-        assert!(write.offset.is_multiple_of(PAGE) && len.is_multiple_of(page) && len > 0, "{len} bytes at {}", write.offset);
+        assert!(
+            write.offset.is_multiple_of(PAGE) && len.is_multiple_of(page) && len > 0,
+            "{len} bytes at {}",
+            write.offset
+        );
         let memory = write.block[write.range.clone()].as_ptr();
         assert!(memory.addr().is_multiple_of(page), "memory at {memory:p}");
         self.writes.push_back(write);
