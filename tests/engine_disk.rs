@@ -45,6 +45,31 @@ fn writes_a_file_and_replaces_it() {
 }
 
 #[test]
+fn both_ways_to_the_disk_give_the_file() {
+    // A file system of disks and, where there is one, of memory, which knows no O_DIRECT in older kernels.
+    let places =
+        ["/dev/shm"].iter().map(Path::new).filter(|dir| dir.is_dir()).map(|dir| Scratch::at(dir, "ways"));
+    for place in std::iter::once(Scratch::new("ways")).chain(places) {
+        let path = place.join("x.keras");
+        // The last one is large enough for a trial.
+        for (fill, backend, last) in [
+            (1, Backend::Direct, 5),
+            (2, Backend::Buffered, 7),
+            (3, Backend::Direct, 3 << 20),
+            (4, Backend::Auto, 80 << 20),
+        ] {
+            for durable in [true, false] {
+                let model = model(fill, &[100, 9 << 20, 0x1234, 6 << 20, 1, last]);
+                let stats = model.save(&Disk, &path, WriteOptions { threads: 0, durable, backend }).unwrap();
+                assert_eq!(stats.bytes, model.file.len() as u64);
+                assert!(fs::read(&path).unwrap() == model.file, "{backend:?} in {}", place.path().display());
+            }
+        }
+        assert_eq!(place.names(), ["x.keras"]);
+    }
+}
+
+#[test]
 fn writes_to_a_name_in_the_current_directory() {
     let name = format!("ckpt-test-{}.keras", std::process::id());
     small(1).save(&Disk, Path::new(&name), DURABLE).unwrap();

@@ -11,9 +11,14 @@ pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
+        Scratch::at(&std::env::temp_dir(), name)
+    }
+
+    /// One in `dir`.
+    pub fn at(dir: &Path, name: &str) -> Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("ckpt-{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let dir = std::env::temp_dir().join(name);
+        let dir = dir.join(name);
         fs::create_dir(&dir).unwrap();
         Scratch(dir)
     }
