@@ -13,6 +13,7 @@
 //! - `hdf5`: our own bounded reader of HDF5 files.
 //! - `checksums`: the table of the checksums that this library writes.
 //! - `load`: many tensors at once, in parallel; `floats`: those of one width as those of another.
+//! - `stream`: one tensor from its beginning to its end.
 
 mod checksums;
 mod content;
@@ -28,6 +29,7 @@ mod load;
 mod safetensors;
 mod shards;
 mod source;
+mod stream;
 mod weights;
 mod zip;
 
@@ -35,6 +37,7 @@ use std::path::Path;
 
 pub use self::floats::{convert, converts};
 pub use self::load::Target;
+pub use self::stream::Stream;
 
 use self::content::{Content, File};
 use self::hdf5::Place;

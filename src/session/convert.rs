@@ -1,44 +1,51 @@
 //! One file to another format: whatever can be read is a model that can be written.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::engine::{Buffer, WriteOptions};
+use crate::engine::{Buffer, Source, WriteOptions};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Format};
-use crate::reader::Reader;
-use crate::tensor::TensorSpec;
+use crate::reader::{Reader, Stream};
 
 use super::model::{Kind, Model};
 use super::state::TrainingState;
 
 /// Writes the checkpoint `src` anew as `dst`, whose ending says as what: the tensors with their bytes, Keras'
-/// names, the configuration, the assets, and the training state, as far as the new format has room for them. Needs
-/// memory for all tensors. `dst` may be `src`; it is replaced as a whole or not at all.
+/// names, the configuration, the assets, and the training state, as far as the new format has room for them. The
+/// tensors pass through a few MiB of memory, those that are chunked or filtered one at a time. `dst` may be `src`; it
+/// is replaced as a whole or not at all.
 ///
 /// # Errors
 /// Those of [`Reader::open`] and [`Reader::load`] (a damaged tensor is refused), and of [`Model::save`]: `State`
-/// where the new format needs a configuration and `src` has none; `Unsupported` where `src` holds what is no tensor here; `InvalidArgument` where a tensor's name is no path;
-/// `Unsupported` where the legacy format needs an order of weights that is not known.
+/// where the new format needs a configuration and `src` has none; `Unsupported` where `src` holds what is no tensor
+/// here; `InvalidArgument` where a tensor's name is no path; `Unsupported` where the legacy format needs an order of
+/// weights that is not known.
 pub fn convert(src: &Path, dst: &Path) -> Result<()> {
     let format = Format::of(&dst.to_string_lossy())?;
     let reader = Reader::open(src)?;
-    copy(&reader, format, dst).map_err(|e| e.context(format_args!("cannot convert '{}'", src.display())))
+    copy(&Arc::new(reader), format, dst)
+        .map_err(|e| e.context(format_args!("cannot convert '{}'", src.display())))
 }
 
-fn copy(reader: &Reader, format: Format, dst: &Path) -> Result<()> {
+fn copy(reader: &Arc<Reader>, format: Format, dst: &Path) -> Result<()> {
     if let Some(name) = reader.unlisted() {
         let message = format!("'{name}' is no tensor of a dtype that is known here, and would be lost");
         return Err(Error::new(Status::Unsupported, message));
     }
     let config = reader.config()?;
-    let mut memory = reader.tensors().iter().map(zeros).collect::<Result<Vec<_>>>()?;
     let mut model = Model::new();
     for index in order(reader, format, config.as_deref())? {
-        let (spec, bytes) = (&reader.tensors()[index], &mut memory[index]);
-        // SAFETY: `memory` outlives the model, and nobody else touches it before the model has gone.
-        let buffer = unsafe { Buffer::new(bytes.as_mut_ptr(), spec.dtype.size(), &spec.shape, None) }?;
+        let spec = &reader.tensors()[index];
+        if spec.nbytes() == 0 {
+            // It is not asked for any: its checksum is compared here.
+            Stream::new(&**reader, index, true)?;
+        }
+        let source = Arc::new(Original { reader: reader.clone(), index, stream: Mutex::default() });
+        let buffer = Buffer::source(spec.nbytes(), spec.dtype.size(), source)?;
         model.add(&spec.path, spec.dtype, &spec.shape, buffer)?;
     }
     for (group, name) in reader.names() {
@@ -53,7 +60,6 @@ fn copy(reader: &Reader, format: Format, dst: &Path) -> Result<()> {
     for (key, value) in metadata(reader)? {
         model.set_metadata(&key, &value)?;
     }
-    model.load(reader, 0)?;
     let state = match reader.state()? {
         Some(state) => state.to_vec(),
         None => TrainingState::default().to_json(),
@@ -83,16 +89,32 @@ fn metadata(reader: &Reader) -> Result<Vec<(String, String)>> {
     Ok(strings.collect())
 }
 
-/// Memory for a tensor; an error where it is not there.
-fn zeros(spec: &TensorSpec) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let room = usize::try_from(spec.nbytes()).ok().and_then(|n| bytes.try_reserve_exact(n).ok().map(|()| n));
-    match room {
-        Some(n) => bytes.resize(n, 0),
-        None => {
-            let message = format!("no memory for the {} bytes of tensor '{}'", spec.nbytes(), spec.path);
-            return Err(Error::new(Status::Unsupported, message));
-        }
+/// A tensor of the checkpoint that is converted, read when the save asks for it.
+struct Original {
+    reader: Arc<Reader>,
+    index: usize,
+    /// Where the last call has ended, unless that was at its end.
+    stream: Mutex<Option<Stream<Arc<Reader>>>>,
+}
+
+impl Source for Original {
+    fn fetch(&self, offset: u64, dst: &mut [u8]) -> Result<()> {
+        let mut slot = self.stream.lock();
+        let mut stream = match slot.take() {
+            Some(stream) if stream.position() == offset => stream,
+            _ if offset == 0 => Stream::new(self.reader.clone(), self.index, true)?,
+            _ => return Err(Error::new(Status::Internal, "a tensor is read in another order than its own")),
+        };
+        stream.read(dst)?;
+        *slot = (stream.left() > 0).then_some(stream);
+        Ok(())
     }
-    Ok(bytes)
+
+    fn put(&self, _: u64, _: &[u8]) -> Result<()> {
+        Err(Error::new(Status::Internal, "a checkpoint that is converted is not written to"))
+    }
+
+    fn can_put(&self) -> bool {
+        false
+    }
 }
