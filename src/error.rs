@@ -33,6 +33,23 @@ pub enum Status {
     Internal = 11,
 }
 
+impl Status {
+    /// Every status, in the order of its number, from 1.
+    pub const ALL: [Status; 11] = [
+        Status::InvalidArgument,
+        Status::Template,
+        Status::Io,
+        Status::NoSpace,
+        Status::Format,
+        Status::NotFound,
+        Status::Mismatch,
+        Status::State,
+        Status::Unsupported,
+        Status::Cancelled,
+        Status::Internal,
+    ];
+}
+
 /// A failure: its status, a message for a person, and the `errno` behind it (0 if none).
 #[derive(Clone, Debug)]
 pub struct Error {

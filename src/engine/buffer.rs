@@ -123,9 +123,9 @@ impl Buffer {
                 (data, reach)
             }
             Elements::Source { .. } => {
-                return Err(bad(
-                    "the tensor is moved by callbacks: it has no memory here that could move".into()
-                ));
+                return Err(
+                    bad("it has no memory that could move: functions give and take its bytes".into()),
+                );
             }
         };
         if ptr.is_null() && self.nbytes > 0 {

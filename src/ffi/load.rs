@@ -64,9 +64,9 @@ impl ckpt_rename {
 /// Fills every tensor of a model, in parallel, and verifies the checksums where the file has them (CKPT_E_FORMAT).
 ///
 /// Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
-/// CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride of 0, or strides that overlap, is
-/// CKPT_E_UNSUPPORTED. What else the file holds is ignored. After a later failure the content of the buffers is not
-/// defined.
+/// CKPT_E_MISMATCH, and nothing is touched; a tensor with a stride of 0, or strides that overlap, or without a put
+/// function, is CKPT_E_UNSUPPORTED. What else the file holds is ignored. After a later failure the content of the
+/// model's tensors is not defined.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_reader_load(
     reader: Option<&ckpt_reader>,

@@ -16,6 +16,7 @@ mod model;
 mod options;
 mod reader;
 mod session;
+mod source;
 mod status;
 
 pub use convert::*;
@@ -24,4 +25,5 @@ pub use model::*;
 pub use options::*;
 pub use reader::*;
 pub use session::*;
+pub use source::*;
 pub use status::*;

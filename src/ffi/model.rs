@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::engine::Buffer;
 use crate::error::Result;
 use crate::session::Model;
-use crate::tensor::{Dtype, MAX_RANK};
+use crate::tensor::{Dtype, MAX_RANK, TensorSpec};
 
 use super::args::{self, free_handle, into_handle, invalid, some, string};
 use super::status::{answer, ckpt_status, guard};
@@ -121,24 +121,8 @@ pub unsafe extern "C" fn ckpt_model_add(
 ) -> ckpt_status {
     guard("ckpt_model_add", || {
         let model = &mut some(model, "model")?.model;
-        // SAFETY: NULL or a string, by the header's contract.
-        let path = unsafe { string(path, "path") }?;
-        let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
-        if rank > MAX_RANK {
-            return Err(invalid(format!(
-                "rank of tensor '{path}' is {rank}: at most {MAX_RANK} is possible"
-            )));
-        }
-        // SAFETY: NULL or `rank` elements, by the header's contract.
-        let shape = unsafe { args::slice(shape, rank, "shape") }?;
-        let shape = shape
-            .iter()
-            .enumerate()
-            .map(|(axis, &n)| {
-                u64::try_from(n)
-                    .map_err(|_| invalid(format!("shape[{axis}] of tensor '{path}' is negative: {n}")))
-            })
-            .collect::<Result<Vec<u64>>>()?;
+        // SAFETY: NULL, or a string and `rank` elements, by the header's contract.
+        let TensorSpec { path, dtype, shape } = unsafe { spec(path, dtype, rank, shape) }?;
         let strides = if strides_or_null.is_null() {
             None
         } else {
@@ -149,8 +133,33 @@ pub unsafe extern "C" fn ckpt_model_add(
         // model has it, and nobody changes it during a save or uses it during a load.
         let buffer = unsafe { Buffer::new(data.cast(), dtype.size(), &shape, strides) }
             .map_err(|e| e.context(format_args!("tensor '{path}'")))?;
-        model.add(path, dtype, &shape, buffer)
+        model.add(&path, dtype, &shape, buffer)
     })
+}
+
+/// What a tensor is, as C hands it in.
+///
+/// # Safety
+/// `path` is NULL or a string, `shape` is NULL or has `rank` elements, and nobody changes them during the call.
+pub(super) unsafe fn spec(
+    path: *const c_char,
+    dtype: ckpt_dtype_arg,
+    rank: usize,
+    shape: *const i64,
+) -> Result<TensorSpec> {
+    // SAFETY: this function's contract.
+    let path = unsafe { string(path, "path") }?.to_owned();
+    let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
+    if rank > MAX_RANK {
+        return Err(invalid(format!("rank of tensor '{path}' is {rank}: at most {MAX_RANK} is possible")));
+    }
+    // SAFETY: as above.
+    let shape = unsafe { args::slice(shape, rank, "shape") }?;
+    let size = |(axis, &n): (usize, &i64)| {
+        u64::try_from(n).map_err(|_| invalid(format!("shape[{axis}] of tensor '{path}' is negative: {n}")))
+    };
+    let shape = shape.iter().enumerate().map(size).collect::<Result<Vec<u64>>>()?;
+    Ok(TensorSpec { path, dtype, shape })
 }
 
 /// Sets Keras' "name" attribute of a group's variables, and makes the group where no tensor has: Keras writes such
@@ -172,7 +181,8 @@ pub unsafe extern "C" fn ckpt_model_set_name(
     })
 }
 
-/// Says that a tensor's buffer has moved; its dtype, shape and strides stay as they were.
+/// Says that a tensor's buffer has moved; its dtype, shape and strides stay as they were. One of
+/// ckpt_model_add_source() has no buffer: CKPT_E_INVALID_ARGUMENT.
 ///
 /// @param path  a tensor that was added; CKPT_E_NOT_FOUND else
 /// @param data  as in ckpt_model_add()

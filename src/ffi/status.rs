@@ -59,6 +59,13 @@ impl From<Status> for ckpt_status {
 /// A status as a caller hands it in: any number.
 pub type ckpt_status_arg = c_int;
 
+/// The failure with this number, and its name.
+pub(super) fn of_number(number: ckpt_status_arg) -> Option<(Status, &'static str)> {
+    let index = usize::try_from(number).ok()?;
+    let status = *Status::ALL.get(index.checked_sub(1)?)?;
+    Some((status, NAMES.get(index)?.to_str().ok()?))
+}
+
 const NAMES: [&std::ffi::CStr; 12] = [
     c"CKPT_OK",
     c"CKPT_E_INVALID_ARGUMENT",
@@ -152,6 +159,18 @@ pub const CKPT_VERSION: u32 = 0x000100;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_status_has_its_number() {
+        assert_eq!(of_number(CKPT_E_IO as c_int), Some((Status::Io, "CKPT_E_IO")));
+        for (i, status) in Status::ALL.into_iter().enumerate() {
+            assert_eq!(ckpt_status::from(status) as usize, i + 1);
+            assert_eq!(of_number(i as c_int + 1).map(|(s, _)| s), Some(status));
+        }
+        for number in [0, -1, 12, c_int::MIN, c_int::MAX] {
+            assert_eq!(of_number(number), None);
+        }
+    }
 
     #[test]
     fn a_panic_becomes_a_status() {

@@ -2,7 +2,10 @@
 //! that do not fit.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
+use std::thread;
 
+use super::ahead;
 use super::model::Model;
 use super::renames::Renames;
 use crate::engine::Buffer;
@@ -56,7 +59,7 @@ impl Model {
     pub fn load_with(&mut self, reader: &Reader, loading: &Loading) -> Result<Loaded> {
         let tensors = self.schema.tensors();
         let (sources, skipped) = choose(tensors, reader, loading)?;
-        let mut targets = Vec::with_capacity(tensors.len());
+        let (mut memory, mut elsewhere) = (Vec::with_capacity(tensors.len()), Vec::new());
         for ((want, buffer), source) in tensors.iter().zip(&self.buffers).zip(sources) {
             let Some(index) = source else { continue };
             if buffer.overlaps_itself() {
@@ -69,19 +72,63 @@ impl Model {
                     ),
                 ));
             }
+            if !buffer.can_put() {
+                return Err(Error::new(
+                    Status::Unsupported,
+                    format!("tensor '{}' has no put function: it can be saved, not loaded into", want.path),
+                ));
+            }
             let have = &reader.tensors()[index];
-            targets.push((
-                index,
-                Destination { buffer, nbytes: have.nbytes(), from: have.dtype, to: want.dtype },
-            ));
+            let destination = Destination { buffer, nbytes: have.nbytes(), from: have.dtype, to: want.dtype };
+            match buffer.is_source() {
+                true => elsewhere.push((index, destination)),
+                false => memory.push((index, destination)),
+            }
         }
-        let targets: Vec<(usize, &dyn Target)> = targets.iter().map(|(i, t)| (*i, t as _)).collect();
-        match loading.unverified {
-            false => reader.load(&targets, loading.threads)?,
-            true => reader.load_unverified(&targets, loading.threads)?,
-        }
-        Ok(Loaded { count: targets.len(), skipped })
+        let count = memory.len() + elsewhere.len();
+        fill(reader, &memory, elsewhere, loading)?;
+        Ok(Loaded { count, skipped })
     }
+}
+
+/// Fills what is in memory, and what is elsewhere meanwhile, from this thread.
+fn fill(
+    reader: &Reader,
+    memory: &[(usize, Destination)],
+    mut elsewhere: Vec<(usize, Destination)>,
+    loading: &Loading,
+) -> Result<()> {
+    let memory = || {
+        let targets: Vec<(usize, &dyn Target)> = memory.iter().map(|(i, t)| (*i, t as _)).collect();
+        match loading.unverified {
+            false => reader.load(&targets, loading.threads),
+            true => reader.load_unverified(&targets, loading.threads),
+        }
+    };
+    if elsewhere.is_empty() {
+        return memory();
+    }
+    // As they are in the file.
+    elsewhere.sort_by_key(|(index, _)| *index);
+    let tensors: Vec<usize> = elsewhere.iter().map(|(index, _)| *index).collect();
+    let put = |tensor: usize, offset: u64, bytes: &[u8]| match elsewhere.get(tensor) {
+        Some((_, destination)) => destination.hand_over(offset, bytes),
+        None => Ok(()),
+    };
+    let elsewhere = || ahead::read(reader, &tensors, !loading.unverified, loading.threads != 1, put);
+    if loading.threads == 1 {
+        return elsewhere().and_then(|()| memory());
+    }
+    thread::scope(|scope| {
+        let beside = thread::Builder::new().name("ckpt-read".into()).spawn_scoped(scope, memory);
+        let mine = elsewhere();
+        let theirs = match beside {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // Where the system gives no more threads, one thing comes after the other.
+            Err(_) => memory(),
+        };
+        mine.and(theirs)
+    })
 }
 
 /// For each tensor of a model the number of the checkpoint's that it is loaded from; and those that are not loaded.
@@ -175,7 +222,7 @@ fn find(want: &TensorSpec, reader: &Reader, loading: &Loading) -> std::result::R
     Ok(index)
 }
 
-/// A buffer that is loaded into.
+/// A tensor that is loaded into.
 struct Destination<'a> {
     buffer: &'a Buffer,
     /// Bytes that the tensor has in the checkpoint.
@@ -188,6 +235,20 @@ struct Destination<'a> {
 /// Bytes of converted elements on the way to strided memory; a multiple of every element's size.
 const SCRATCH: usize = 64 << 10;
 
+impl Destination<'_> {
+    /// Hands bytes of the file to the source, converted where that has another dtype.
+    fn hand_over(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.from == self.to {
+            return self.buffer.put(offset, bytes);
+        }
+        let (from, to) = (self.from.size(), self.to.size());
+        let mut converted = vec![0; bytes.len() / from * to];
+        reader::convert(self.from, bytes, self.to, &mut converted);
+        self.buffer.put(offset / from as u64 * to as u64, &converted)
+    }
+}
+
+/// For those that are in memory.
 impl Target for Destination<'_> {
     fn nbytes(&self) -> u64 {
         self.nbytes

@@ -1,5 +1,6 @@
 //! Where policy, layout, engine and reader meet: the model and the checkpointing session.
 
+mod ahead;
 mod convert;
 mod load;
 mod log;

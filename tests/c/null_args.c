@@ -193,12 +193,41 @@ static void model_add(ckpt_model *m) {
   OK(ckpt_model_add(m, "empty", CKPT_DTYPE_F32, 2, (const int64_t[]){0, INT64_MAX}, NULL, NULL));
 }
 
+static ckpt_status fetch_nothing(void *dst, uint64_t offset, uint64_t nbytes, void *user) {
+  (void)dst, (void)offset, (void)nbytes, (void)user;
+  return CKPT_OK;
+}
+
+static void model_add_source(void) {
+  const int64_t shape[] = {2, 3}, negative[] = {2, -3}, huge[] = {INT64_MAX, INT64_MAX}, ones[33] = {0};
+  const ckpt_dtype f32 = CKPT_DTYPE_F32;
+  ckpt_fetch_fn fetch = fetch_nothing;
+  ckpt_model *m = NULL;
+  float data[6];
+  OK(ckpt_model_new(&m));
+  FAILS(ckpt_model_add_source(NULL, "s", f32, 2, shape, fetch, NULL, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_model_add_source(m, NULL, f32, 2, shape, fetch, NULL, NULL), INVALID, "path is NULL");
+  FAILS(ckpt_model_add_source(m, not_utf8, f32, 2, shape, fetch, NULL, NULL), INVALID, "path is not UTF-8");
+  FAILS(ckpt_model_add_source(m, "../s", f32, 2, shape, fetch, NULL, NULL), INVALID, "path");
+  FAILS(ckpt_model_add_source(m, "s", (ckpt_dtype)13, 2, shape, fetch, NULL, NULL), INVALID, "dtype is 13: expected");
+  FAILS(ckpt_model_add_source(m, "s", f32, 33, ones, fetch, NULL, NULL), INVALID, "rank of tensor 's' is 33");
+  FAILS(ckpt_model_add_source(m, "s", f32, 2, NULL, fetch, NULL, NULL), INVALID, "shape is NULL");
+  FAILS(ckpt_model_add_source(m, "s", f32, 2, negative, fetch, NULL, NULL), INVALID, "shape[1] of tensor 's'");
+  FAILS(ckpt_model_add_source(m, "s", f32, 2, huge, fetch, NULL, NULL), INVALID, "tensor 's'");
+  FAILS(ckpt_model_add_source(m, "s", f32, 2, shape, NULL, NULL, NULL), INVALID, "fetch is NULL");
+  OK(ckpt_model_add_source(m, "s", f32, 2, shape, fetch, NULL, NULL));
+  FAILS(ckpt_model_add_source(m, "s", f32, 2, shape, fetch, NULL, NULL), INVALID, "'s'");
+  FAILS(ckpt_model_set_data(m, "s", data), INVALID, "tensor 's': it has no memory that could move");
+  ckpt_model_free(m);
+}
+
 static void model(void) {
   ckpt_model *m = NULL;
   float data = 0;
   FAILS(ckpt_model_new(NULL), INVALID, "out is NULL");
   OK(ckpt_model_new(&m));
   model_add(m);
+  model_add_source();
 
   FAILS(ckpt_model_set_name(NULL, "layers/x", "x"), INVALID, "model is NULL");
   FAILS(ckpt_model_set_name(m, NULL, "x"), INVALID, "group is NULL");
