@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -66,6 +67,20 @@ class Model {
     return add(path, view.data(), shape);
   }
 
+  /// Adds a tensor that is not in host memory: functions move its bytes, and live as long as this object, which has to
+  /// outlive the saves that it is in. What they throw ends the save or the load with its text, and, unless it is an
+  /// Error, Status::Io; of a save in the background the text is lost. Without `put` the tensor can be saved, not loaded
+  /// into.
+  Model& add_source(CString path, Dtype dtype, const Shape& shape, FetchFunction fetch, PutFunction put = nullptr) {
+    auto source = std::make_unique<Source>(Source{std::move(fetch), std::move(put)});
+    sources_.reserve(sources_.size() + 1);
+    detail::check(ckpt_model_add_source(handle_.get(), path.c_str(), static_cast<ckpt_dtype>(dtype), shape.size(),
+                                        shape.data(), source->fetch ? &Source::on_fetch : nullptr,
+                                        source->put ? &Source::on_put : nullptr, source.get()));
+    sources_.push_back(std::move(source));
+    return *this;
+  }
+
   /// Sets Keras' "name" attribute of a group's variables.
   Model& set_name(CString group, CString name) {
     detail::check(ckpt_model_set_name(handle_.get(), group.c_str(), name.c_str()));
@@ -107,18 +122,33 @@ class Model {
   }
 
   /// Saves one file, with no policy, as a whole or not at all.
-  void save(const Path& path) const { detail::check(ckpt_model_save(handle_.get(), path.c_str())); }
+  void save(const Path& path) const {
+    detail::run([&] { return ckpt_model_save(handle_.get(), path.c_str()); });
+  }
 
   /// The handle of C's, still owned by this object.
   ckpt_model* get() const noexcept { return handle_.get(); }
 
  private:
+  struct Source {
+    FetchFunction fetch;
+    PutFunction put;
+
+    static ckpt_status on_fetch(void* dst, std::uint64_t offset, std::uint64_t nbytes, void* user) noexcept {
+      return detail::called_by_c([&] { static_cast<const Source*>(user)->fetch(dst, offset, nbytes); });
+    }
+    static ckpt_status on_put(const void* src, std::uint64_t offset, std::uint64_t nbytes, void* user) noexcept {
+      return detail::called_by_c([&] { static_cast<const Source*>(user)->put(src, offset, nbytes); });
+    }
+  };
+
   Model& add(CString path, Dtype dtype, const Shape& shape, const std::int64_t* strides, void* data) {
     detail::check(ckpt_model_add(handle_.get(), path.c_str(), static_cast<ckpt_dtype>(dtype), shape.size(),
                                  shape.data(), strides, data));
     return *this;
   }
 
+  std::vector<std::unique_ptr<Source>> sources_;  // outlives the handle
   detail::Handle<ckpt_model, ckpt_model_free> handle_;
 };
 

@@ -131,7 +131,9 @@ class Session {
     return path != nullptr ? std::optional<std::string>(path) : std::nullopt;
   }
   /// Makes the save that is due.
-  void save(const Model& model) { detail::check(ckpt_save(handle_.get(), model.get())); }
+  void save(const Model& model) {
+    detail::run([&] { return ckpt_save(handle_.get(), model.get()); });
+  }
 
   void wait_buffers() { detail::check(ckpt_wait_buffers(handle_.get())); }
   void wait() { detail::check(ckpt_wait(handle_.get())); }
@@ -147,7 +149,9 @@ class Session {
     return detail::found(ckpt_best_path(handle_.get(), &path)) ? std::optional<std::string>(path) : std::nullopt;
   }
   /// Loads the file of best_path() into a model; Status::NotFound before the first.
-  void load_best(Model& model) { detail::check(ckpt_load_best(handle_.get(), model.get())); }
+  void load_best(Model& model) {
+    detail::run([&] { return ckpt_load_best(handle_.get(), model.get()); });
+  }
 
   /// Finds out before the first epoch what would otherwise fail after it.
   void prepare(const Model& model) { detail::check(ckpt_prepare(handle_.get(), model.get())); }

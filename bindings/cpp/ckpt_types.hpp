@@ -108,6 +108,44 @@ inline bool found(ckpt_status status) {
   return true;
 }
 
+/// What a function of the caller's has last thrown in this thread, while C was calling it.
+inline std::string& thrown() {
+  thread_local std::string text;
+  return text;
+}
+
+/// Calls a function of the caller's for C: what it throws becomes a status, its text waits for run().
+template <typename Function>
+ckpt_status called_by_c(Function&& function) noexcept {
+  const auto keep = [](const char* text) noexcept {
+    try {
+      thrown() = text;
+    } catch (...) {
+    }
+  };
+  try {
+    function();
+    return CKPT_OK;
+  } catch (const Error& error) {
+    keep(error.what());
+    return static_cast<ckpt_status>(error.status());
+  } catch (const std::exception& error) {
+    keep(error.what());
+  } catch (...) {
+    keep("an exception of an unknown type");
+  }
+  return CKPT_E_IO;
+}
+
+/// Makes a call of C's that may call functions of the caller's: check(), with what they have thrown.
+template <typename Call>
+void run(Call&& call) {
+  thrown().clear();
+  const ckpt_status status = call();
+  if (status == CKPT_OK || thrown().empty()) return check(status);
+  throw Error(static_cast<Status>(status), ckpt_last_error() + (": " + thrown()), ckpt_last_os_error());
+}
+
 template <auto Free>
 struct Deleter {
   template <typename T>
@@ -286,6 +324,12 @@ class Shape {
   std::array<std::int64_t, max_rank> axes_{};
   std::size_t rank_ = 0;
 };
+
+/// Fills dst with nbytes of a tensor, from byte `offset` of it on: see ckpt_fetch_fn. What it throws ends the save.
+using FetchFunction = std::function<void(void* dst, std::uint64_t offset, std::uint64_t nbytes)>;
+
+/// Takes nbytes of a tensor, from byte `offset` of it on: see ckpt_put_fn. What it throws ends the load.
+using PutFunction = std::function<void(const void* src, std::uint64_t offset, std::uint64_t nbytes)>;
 
 /// Receives log lines. What it throws is dropped: nothing may be thrown through C.
 using LogFunction = std::function<void(LogLevel level, const char* message)>;

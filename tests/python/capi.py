@@ -22,6 +22,10 @@ class Rename(ctypes.Structure):
     _fields_ = [("file_prefix", ctypes.c_char_p), ("model_prefix", ctypes.c_char_p)]
 
 
+# ckpt_fetch_fn and ckpt_put_fn: memory, offset, bytes, user.
+MOVE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)
+
+
 class Failure(Exception):
     """A call that failed: its status' name and the library's message."""
 
@@ -72,6 +76,14 @@ class Lib:
         for key, value in dict(metadata).items():
             self("ckpt_model_set_metadata", model, key.encode(), value.encode())
         return model
+
+    def add_source(self, model, path, dtype, shape, fetch, put=None):
+        """Adds a tensor that two functions move, fetch(memory, offset, nbytes, user) and put, that give a status. What
+        is returned has to outlive the model."""
+        keep = MOVE(fetch), MOVE(put) if put else MOVE()
+        self("ckpt_model_add_source", model, path.encode(), DTYPES.index(dtype), ctypes.c_size_t(len(shape)),
+             (ctypes.c_int64 * len(shape))(*shape), *keep, None)
+        return keep
 
     def save(self, path, tensors, names=(), config=None, assets=(), metadata=(), **options):
         """Writes a file: as a session does if there are options, else by itself."""
