@@ -350,6 +350,34 @@ typedef struct ckpt_stats {
 } ckpt_stats;
 
 /**
+ * Fills dst with nbytes of a tensor, row-major, from byte `offset` of it on: whole elements, 2 MiB at most, never 0.
+ *
+ * A save calls the fetch functions of its model in the order of the bytes in the file, which is not that of
+ * ckpt_model_add_source(): HDF5 sorts names. Of each tensor, every byte is asked for once, in ascending order without
+ * gaps. Never two calls at once, all of one save from one thread: the one that calls ckpt_save() or ckpt_model_save(),
+ * but of CKPT_ASYNC_BORROW's a thread of the library's. No lock of the library's is held.
+ *
+ * @param dst  memory of the library's, aligned to the elements; filled when the function returns, so it waits for what a
+ *             stream or a queue still has to do. With ckpt_options_set_staging_allocator(), mostly memory of that.
+ * @return CKPT_OK; another status ends the save, which fails with it and leaves the old file. A number that no status
+ *         has counts as CKPT_E_INVALID_ARGUMENT. The function must not throw, longjmp, or use its model.
+ */
+typedef ckpt_status (*ckpt_fetch_fn)(void *dst, uint64_t offset, uint64_t nbytes, void *user);
+
+/**
+ * Takes nbytes of a tensor, row-major, from byte `offset` of it on: whole elements, 2 MiB at most, never 0.
+ *
+ * A load calls the put functions of its model from the thread that called it, never two at once; tensor by tensor as
+ * they are in the file, each byte once, in ascending order without gaps. Other threads meanwhile read what comes next,
+ * and fill tensors that are in memory. No lock of the library's is held.
+ *
+ * @param src  memory of the library's, aligned to the elements, valid until the function returns, which waits for a
+ *             stream or a queue that still has to read it
+ * @return as of ckpt_fetch_fn; the load fails with it, and the content of the model's tensors is not defined
+ */
+typedef ckpt_status (*ckpt_put_fn)(const void *src, uint64_t offset, uint64_t nbytes, void *user);
+
+/**
  * What a tensor in a checkpoint is. Its pointers are valid while the reader lives.
  */
 typedef struct ckpt_tensor_info {
@@ -718,7 +746,8 @@ enum ckpt_status ckpt_model_set_name(struct ckpt_model *model,
                                      const char *name);
 
 /**
- * Says that a tensor's buffer has moved; its dtype, shape and strides stay as they were.
+ * Says that a tensor's buffer has moved; its dtype, shape and strides stay as they were. One of
+ * ckpt_model_add_source() has no buffer: CKPT_E_INVALID_ARGUMENT.
  *
  * @param path  a tensor that was added; CKPT_E_NOT_FOUND else
  * @param data  as in ckpt_model_add()
@@ -788,6 +817,25 @@ enum ckpt_status ckpt_model_skipped(const struct ckpt_model *model,
                                     size_t index,
                                     const char **path,
                                     const char **reason);
+
+/**
+ * Adds a tensor that is not in host memory (on a GPU, in another process): functions move its bytes. In a file it is
+ * as one of ckpt_model_add(). Nothing has changed after a failure.
+ *
+ * @param path, dtype, rank, shape  as in ckpt_model_add()
+ * @param fetch        gives the bytes to a save; not NULL
+ * @param put_or_null  takes the bytes of a load; NULL: the tensor can be saved, not loaded into (CKPT_E_UNSUPPORTED)
+ * @param user         what both functions get. Like them it has to live until the model is freed and no save of it
+ *                     is under way in the background any more.
+ */
+enum ckpt_status ckpt_model_add_source(struct ckpt_model *model,
+                                       const char *path,
+                                       ckpt_dtype dtype,
+                                       size_t rank,
+                                       const int64_t *shape,
+                                       ckpt_fetch_fn fetch,
+                                       ckpt_put_fn put_or_null,
+                                       void *user);
 
 /**
  * Opens a checkpoint, written by this library, Keras, or whoever else writes one of its formats: .keras,
@@ -935,9 +983,9 @@ enum ckpt_status ckpt_reader_asset(const struct ckpt_reader *reader,
  * Fills every tensor of a model, in parallel, and verifies the checksums where the file has them (CKPT_E_FORMAT).
  *
  * Names, dtypes and shapes are compared first: the file has to hold every tensor of the model, else
- * CKPT_E_MISMATCH, and no buffer is touched; a tensor with a stride of 0, or strides that overlap, is
- * CKPT_E_UNSUPPORTED. What else the file holds is ignored. After a later failure the content of the buffers is not
- * defined.
+ * CKPT_E_MISMATCH, and nothing is touched; a tensor with a stride of 0, or strides that overlap, or without a put
+ * function, is CKPT_E_UNSUPPORTED. What else the file holds is ignored. After a later failure the content of the
+ * model's tensors is not defined.
  */
 enum ckpt_status ckpt_reader_load(const struct ckpt_reader *reader,
                                   struct ckpt_model *model);
@@ -962,8 +1010,9 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
 
 /**
  * Writes a checkpoint anew in another format, or in the same: the tensors, and of Keras' names, the configuration,
- * the assets, and the training state what the new format has room for. Damaged tensors are CKPT_E_FORMAT. Needs
- * memory for all tensors. What src holds and no dtype here can (text, float8) is CKPT_E_UNSUPPORTED, rather than lost.
+ * the assets, and the training state what the new format has room for. Damaged tensors are CKPT_E_FORMAT. The tensors
+ * pass through a few MiB of memory, those that are chunked or filtered one at a time. What src holds and no dtype here
+ * can (text, float8) is CKPT_E_UNSUPPORTED, rather than lost.
  *
  * @param src  what ckpt_reader_open() opens
  * @param dst  its ending says what it is, as in ckpt_model_save(); it may be src, and is replaced as a whole or not at
