@@ -312,10 +312,12 @@ pub(super) struct Outgoing<'a> {
 impl Outgoing<'_> {
     /// The new one has the name, on the disk too where that is so: the old one is a spare, if it can be one.
     pub fn keep(mut self, synced: bool) {
-        let handle = self.name.as_deref().and_then(|name| self.spares.hold(name, self.id).ok().flatten());
-        if let Some(handle) = handle
-            && let Some(path) = self.name.take()
-        {
+        let Some(name) = &self.name else { return };
+        let Ok(Some(handle)) = self.spares.hold(name, self.id) else { return };
+        // A sweep that has opened the new file by this name, before it had its own, may be about to remove the name.
+        let path = name.with_file_name(unique_name());
+        if retry(|| self.spares.storage.rename(name, &path)).is_ok() {
+            self.name = None;
             self.spares.keep(Spare { path, id: self.id, handle, synced });
         }
     }
