@@ -111,7 +111,8 @@ pub fn save(
     options: &WriteOptions,
 ) -> Result<WriteStats> {
     let (tensors, options) = (Tensors::Buffers(buffers), *options);
-    Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares: None }.run()
+    Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares: None }
+        .run()
 }
 
 impl Save<'_> {
@@ -214,7 +215,7 @@ impl Save<'_> {
         })?;
         let file = Written { path: real(&path), id, companions: beside, made_dirs };
         if let Some(spares) = spares {
-            spares.saved(&file, bytes, options.durable);
+            spares.saved(&file, bytes);
         }
         if let Some(outgoing) = outgoing {
             outgoing.keep(options.durable);

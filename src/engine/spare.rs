@@ -10,7 +10,7 @@
 //!   checkpoint back with the bytes of another.
 //!
 //! Where any of it is not so, or cannot be told, the file is removed, and a new one is made.
-#![forbid(unsafe_code)]
+#![cfg_attr(not(test), forbid(unsafe_code))]
 
 use std::fmt;
 use std::io;
@@ -32,7 +32,7 @@ use super::temp::{TempFile, unique_name};
 /// When files are recycled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recycle {
-    /// Where it helps and does not hurt: durable saves of some size, on a disk with ample space.
+    /// Where it helps and does not hurt: files of some size, on a disk with ample space.
     #[default]
     Auto,
     /// Wherever it can be done.
@@ -64,10 +64,9 @@ struct State {
     /// What the last save has put in place, each by the path behind links; what the one before it has.
     placed: Vec<(PathBuf, FileId)>,
     earlier: Vec<(PathBuf, FileId)>,
-    /// Where the last save went, the bytes of its files, and whether it was durable.
+    /// Where the last save went, and the bytes of its files.
     dir: PathBuf,
     bytes: u64,
-    durable: bool,
     /// Files cannot change names here.
     no_exchange: bool,
 }
@@ -94,7 +93,7 @@ impl Spares {
     }
 
     /// Notes what a save has put in place, `bytes` in all. Spares that its successor cannot use go.
-    pub(super) fn saved(&self, file: &Written, bytes: u64, durable: bool) {
+    pub(super) fn saved(&self, file: &Written, bytes: u64) {
         if !self.is_ours() {
             return;
         }
@@ -102,7 +101,7 @@ impl Spares {
         state.earlier = std::mem::take(&mut state.placed);
         state.placed = file.companions.clone();
         state.placed.push((file.path.clone(), file.id));
-        (state.dir, state.bytes, state.durable) = (parent(&file.path).to_owned(), bytes, durable);
+        (state.dir, state.bytes) = (parent(&file.path).to_owned(), bytes);
         let mut room = room_for(bytes);
         for spare in std::mem::take(&mut state.spares) {
             match room.checked_sub(spare.id.size).filter(|_| parent(&spare.path) == state.dir) {
@@ -241,7 +240,7 @@ impl Spares {
         let state = self.state.lock();
         let spare: u64 = state.spares.iter().map(|spare| spare.id.size).sum();
         let fits = spare.checked_add(size).is_some_and(|all| all <= room_for(state.bytes));
-        let helps = || state.durable && size >= WORTH && is_ample(host::room(&state.dir), state.bytes);
+        let helps = || size >= WORTH && is_ample(host::room(&state.dir), state.bytes);
         fits && parent(path) == state.dir && (self.recycle == Recycle::On || helps())
     }
 

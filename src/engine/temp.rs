@@ -22,7 +22,6 @@ pub(super) struct TempFile<'a> {
     path: PathBuf,
     handle: Box<dyn Handle>,
     renamed: bool,
-    recycled: bool,
 }
 
 impl<'a> TempFile<'a> {
@@ -34,7 +33,7 @@ impl<'a> TempFile<'a> {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 result => result?,
             };
-            let file = TempFile { storage, path, handle, renamed: false, recycled: false };
+            let file = TempFile { storage, path, handle, renamed: false };
             match retry(|| file.handle.try_lock()) {
                 Ok(true) => {}
                 // A sweep holds it, and is about to remove it.
@@ -62,17 +61,12 @@ impl<'a> TempFile<'a> {
         &*self.handle
     }
 
-    /// Whether there are bytes of another file in it.
-    pub fn recycled(&self) -> bool {
-        self.recycled
-    }
-
     /// Removes the file, and is this one from now on: `false` where it cannot be removed, and nothing has changed.
     pub fn recycle(&mut self, path: &Path, handle: Box<dyn Handle>) -> bool {
         if retry(|| self.storage.remove(&self.path)).is_err() {
             return false;
         }
-        (self.path, self.handle, self.recycled) = (path.to_owned(), handle, true);
+        (self.path, self.handle) = (path.to_owned(), handle);
         true
     }
 

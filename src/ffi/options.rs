@@ -320,11 +320,11 @@ pub extern "C" fn ckpt_options_set_max_shard_bytes(
 }
 
 /// Sets whether a file that is no longer kept (by the keep_* rules, or because a save replaces it) becomes the next
-/// temporary file: its blocks are allocated already, so that a durable save takes about half the time. It costs the
-/// space of one checkpoint while the session lives; the spare files begin with ".ckpt-tmp" and go with ckpt_free().
+/// temporary file: its blocks are allocated already, so that a save takes about half the time. It costs the space of
+/// one checkpoint while the session lives; the spare files begin with ".ckpt-tmp" and go with ckpt_free().
 ///
-/// Not called: where saves are durable, files have at least 1 MiB, and what is free on the disk is at least 4
-/// checkpoints and 10 % of the file system. Only files that this session wrote are taken, on ext4, XFS, F2FS and tmpfs,
+/// Not called: where files have at least 1 MiB, and what is free on the disk is at least 4 checkpoints and 10 % of the
+/// file system. Only files that this session wrote are taken, on ext4, XFS, F2FS and tmpfs,
 /// in the directory of the newest save, and only those that nobody on this host has open, mapped or linked; others are
 /// removed, and what is in them stays as it was. Turn it off where other hosts read the directory through NFS version
 /// 3: its readers hold no file open on this host.

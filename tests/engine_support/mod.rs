@@ -6,9 +6,7 @@
 pub mod mem;
 pub mod shards;
 
-use ckpt::engine::{
-    Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save,
-};
+use ckpt::engine::{Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
 use ckpt::error::Result;
 use ckpt::layout::{Extent, Layout, Source, Stamp};
 use std::path::Path;

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ckpt::engine::{
-    Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save,
-};
+use ckpt::engine::{Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
 use ckpt::error::Result;
 use ckpt::layout::{Format, Layout, Options, Schema, Source, Stamp, plan};
 use ckpt::tensor::Dtype;
