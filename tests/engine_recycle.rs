@@ -381,19 +381,31 @@ fn what_somebody_opens_or_links_between_any_two_calls_keeps_its_bytes() {
     }
 }
 
+thread_local! {
+    /// The files that another process has saved over.
+    static REPLACED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Another process' save to every path.
+fn replace_all(mem: &Mem) {
+    for (path, _) in checkpoints(mem) {
+        rival().save(mem, Path::new(&path), options(true)).unwrap();
+        REPLACED.with_borrow_mut(|replaced| replaced.push(path));
+    }
+}
+
+fn rival() -> Model {
+    model(99, &[2_000, 10_000])
+}
+
 #[test]
 fn another_save_between_any_two_calls_does_no_harm() {
-    let rival = || model(99, &[2_000, 10_000]);
     for durable in DURABLE {
         for rounds in [1, 2, 4] {
             for template in [Template::OneFile, Template::Last] {
                 for at in 0.. {
                     let mut run = Run::after(template, durable, rounds);
-                    run.mem.0.lock().unwrap().meanwhile = |mem| {
-                        for (path, _) in checkpoints(mem) {
-                            model(99, &[2_000, 10_000]).save(mem, Path::new(&path), options(true)).unwrap();
-                        }
-                    };
+                    run.mem.0.lock().unwrap().meanwhile = replace_all;
                     let at = run.set(Fault::Meanwhile, at);
                     let result = run.step();
                     let Some(call) = run.unset(at) else { break };
@@ -403,6 +415,12 @@ fn another_save_between_any_two_calls_does_no_harm() {
                     for (path, bytes) in files.iter().filter(|(path, _)| !path.contains(".ckpt-tmp")) {
                         let known = (0..run.round).any(|round| *bytes == plain(round).file);
                         assert!(known || *bytes == rival().file, "{case}: {path} is torn");
+                    }
+                    // But where it comes between the last look at a file and its removal, it is not lost.
+                    let replaced = REPLACED.take();
+                    let newest = template.path(run.round - 1);
+                    for path in replaced.iter().filter(|path| **path != newest && call != "remove") {
+                        assert!(files.get(path) == Some(&rival().file), "{case}: {path} is lost");
                     }
                     for _ in 0..2 {
                         run.step().unwrap();
@@ -547,33 +565,35 @@ fn what_is_not_supported_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_full_disk_gets_the_spares() {
-    let mut run = Run::after(Template::Last, true, 3);
-    run.mem.put("/d/other", Node::Dir);
-    assert_eq!(run.temps(), 1);
-    let s = run.mem.0.lock().unwrap();
-    let next = s.calls.len();
-    drop(s);
+fn what_is_full_gets_the_spares() {
+    let spare = || {
+        let run = Run::after(Template::Last, true, 3);
+        run.mem.put("/d/other", Node::Dir);
+        assert_eq!(run.temps(), 1);
+        run
+    };
     // Elsewhere, so that the spare is of no use.
-    let save =
-        |run: &Run| plain(7).save_with(&run.mem, Path::new("/d/other/y.keras"), options(true), &run.spares);
-    // "create", then its lock, then a look at it, then the space.
-    let at = (0..20).find(|&at| {
-        let trial = Run::after(Template::Last, true, 3);
-        trial.mem.put("/d/other", Node::Dir);
+    let path = "/d/other/y.keras";
+    let save = |run: &Run| plain(7).save_with(&run.mem, Path::new(path), options(true), &run.spares);
+    for (call, code, status) in [
+        ("preallocate", libc::ENOSPC, Status::NoSpace),
+        ("preallocate", libc::EDQUOT, Status::NoSpace),
+        ("create", libc::EMFILE, Status::Io),
+    ] {
+        let trial = spare();
+        let begin = trial.mem.0.lock().unwrap().calls.len();
         save(&trial).unwrap();
-        let calls = &trial.mem.0.lock().unwrap().calls;
-        calls[next + at] == "preallocate"
-    });
-    run.set(Fault::Errno(libc::ENOSPC), at.unwrap());
-    save(&run).unwrap();
-    assert!(run.mem.file("/d/other/y.keras") == Some(plain(7).file));
-    assert_eq!(run.temps(), 0);
-    // Where there are none, it is full.
-    run.set(Fault::Errno(libc::ENOSPC), at.unwrap());
-    assert_eq!(save(&run).unwrap_err().status(), Status::NoSpace);
-    run.unset(0);
-    run.step().unwrap();
+        let at = trial.mem.0.lock().unwrap().calls[begin..].iter().position(|c| *c == call).unwrap();
+
+        let run = spare();
+        run.set(Fault::Errno(code), at);
+        save(&run).unwrap();
+        assert!(run.mem.file(path) == Some(plain(7).file));
+        assert_eq!(run.temps(), 0);
+        // Where there are none, it is full.
+        run.mem.0.lock().unwrap().broken = Some((call, code));
+        assert_eq!(save(&run).unwrap_err().status(), status);
+    }
 }
 
 #[test]

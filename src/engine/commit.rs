@@ -150,8 +150,9 @@ impl Save<'_> {
             }
             Ok::<_, Error>((file, companions))
         };
+        let full = |e: &Error| e.status() == Status::NoSpace || matches!(e.os(), libc::EMFILE | libc::ENFILE);
         let (mut file, mut companions) = match create() {
-            Err(e) if e.status() == Status::NoSpace && spares.is_some_and(Spares::release) => create()?,
+            Err(e) if full(&e) && spares.is_some_and(Spares::release) => create()?,
             files => files?,
         };
         let all = || companions.iter().chain([&file]);

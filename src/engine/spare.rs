@@ -48,6 +48,9 @@ const WORTH: u64 = 1 << 20;
 /// has to be at least.
 const AMPLE: (u64, u64) = (4, 10);
 
+/// Spares that are held at once: all are open, in a process that has other uses for its descriptors.
+const MOST: usize = 64;
+
 /// The files of a session that are to be recycled: those of one checkpoint at most. Removed with the value, but not by
 /// a forked child.
 pub struct Spares {
@@ -241,6 +244,7 @@ impl Spares {
         let spare: u64 = state.spares.iter().map(|spare| spare.id.size).sum();
         let fits = spare.checked_add(size).is_some_and(|all| all <= room_for(state.bytes));
         let helps = || size >= WORTH && is_ample(host::room(&state.dir), state.bytes);
+        let fits = fits && state.spares.len() < MOST;
         fits && parent(path) == state.dir && (self.recycle == Recycle::On || helps())
     }
 
