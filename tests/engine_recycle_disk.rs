@@ -2,6 +2,7 @@
 //! killed process leaves is whole, and a forked child touches nothing.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test stops at an error")]
+#![allow(clippy::print_stdout, reason = "a test that cannot be made here says so")]
 
 mod engine_support;
 mod scratch;

@@ -1,9 +1,10 @@
 //! A model to save, whose files are known byte for byte; [`mem`] is a place to save it to, [`shards`] makes several
-//! files of it.
+//! files of it, [`rounds`] saves it again and again.
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test stops at an error")]
 
 pub mod mem;
+pub mod rounds;
 pub mod shards;
 
 use ckpt::engine::{Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
