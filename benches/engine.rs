@@ -146,9 +146,19 @@ fn durable(dir: &Path, rounds: usize) {
         let (tensors, options) = (Tensors::Staged(feed), WriteOptions::default());
         let stamp = &Stamp::default();
         let layout = &mut layout;
-        Save { storage: &Disk, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None }
-            .run()
-            .unwrap();
+        Save {
+            storage: &Disk,
+            path,
+            layout,
+            stamp,
+            tensors,
+            options,
+            watch: &Unwatched,
+            arena: None,
+            spares: None,
+        }
+        .run()
+        .unwrap();
         println!("    staged: {:.3} s", start.elapsed().as_secs_f64());
     };
     let to: std::cell::RefCell<Vec<u8>> = vec![1; layout.size() as usize].into();

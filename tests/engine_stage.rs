@@ -36,7 +36,7 @@ fn write(
 ) -> Result<WriteStats> {
     let (layout, stamp) = (&mut model.layout.clone(), &Stamp::default());
     let tensors = Tensors::Staged(feed);
-    Save { storage: &Disk, path, layout, stamp, tensors, options, watch, arena: None }.run()
+    Save { storage: &Disk, path, layout, stamp, tensors, options, watch, arena: None, spares: None }.run()
 }
 
 #[test]
@@ -136,7 +136,18 @@ fn a_save_tells_how_far_it_is_and_that_the_buffers_may_change() {
         let options = WriteOptions { backend, ..WriteOptions::default() };
         let save = |layout: &mut Layout, follower: &Follower| {
             let tensors = Tensors::Buffers(&model.buffers);
-            Save { storage: &Disk, path, layout, stamp, tensors, options, watch: follower, arena: None }.run()
+            Save {
+                storage: &Disk,
+                path,
+                layout,
+                stamp,
+                tensors,
+                options,
+                watch: follower,
+                arena: None,
+                spares: None,
+            }
+            .run()
         };
         save(layout, &follower).unwrap();
         assert_eq!(follower.done.load(Relaxed), model.file.len() as u64);

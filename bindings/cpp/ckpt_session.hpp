@@ -64,6 +64,9 @@ class Options {
   /// The most bytes of tensors in one file, where a checkpoint is made of several.
   Options& max_shard_bytes(std::uint64_t bytes) & { return set(ckpt_options_set_max_shard_bytes, bytes); }
   Options&& max_shard_bytes(std::uint64_t bytes) && { return std::move(max_shard_bytes(bytes)); }
+  /// Whether files that are no longer kept are written anew; by default where space is ample.
+  Options& recycle(bool on = true) & { return set(ckpt_options_set_recycle, on); }
+  Options&& recycle(bool on = true) && { return std::move(recycle(on)); }
   /// Keep the last n saves; 0: this rule is off.
   Options& keep_last(std::uint64_t n) & { return set(ckpt_options_set_keep_last, n); }
   Options&& keep_last(std::uint64_t n) && { return std::move(keep_last(n)); }

@@ -17,6 +17,7 @@ use super::buffer::Buffer;
 use super::destination::{MadeDirs, destination, parent};
 use super::files::{self, NewFile, Placed};
 use super::remove::remove_superseded;
+use super::spare::Spares;
 use super::stage::{Feed, stage};
 use super::storage::{FileId, Storage, retry};
 use super::watch::{Meter, Unwatched, Watch};
@@ -69,6 +70,8 @@ pub struct Save<'a> {
     pub watch: &'a dyn Watch,
     /// Staging memory for tensors that are not in host memory; `None`: the save's own.
     pub arena: Option<&'a Arc<Arena>>,
+    /// The files that a session has to recycle; what the save replaces may become one.
+    pub spares: Option<&'a Spares>,
 }
 
 /// What a save has put in place.
@@ -108,7 +111,8 @@ pub fn save(
     options: &WriteOptions,
 ) -> Result<WriteStats> {
     let (tensors, options) = (Tensors::Buffers(buffers), *options);
-    Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None }.run()
+    Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares: None }
+        .run()
 }
 
 impl Save<'_> {
@@ -127,7 +131,7 @@ impl Save<'_> {
     ///   them.
     /// - [`Watch::released`] is called once, whatever becomes of the save.
     pub fn run(self) -> Result<WriteStats> {
-        let Save { storage, path, layout, stamp, tensors, options, watch, arena } = self;
+        let Save { storage, path, layout, stamp, tensors, options, watch, arena, spares } = self;
         let released = Released(watch);
         if let Tensors::Buffers(buffers) = &tensors {
             write::check(layout, &buffers.iter().map(Buffer::nbytes).collect::<Vec<_>>())?;
@@ -139,12 +143,20 @@ impl Save<'_> {
 
         // Dropped in reverse order: the files go before the directory they are in.
         let mut made = MadeDirs::new(storage);
-        let (mut file, mut companions) = files::create_all(storage, &path, layout, &mut made, old)?;
+        let mut create = || {
+            let (mut file, mut companions) = files::create_all(storage, &path, layout, &mut made, old)?;
+            for file in companions.iter_mut().chain([&mut file]) {
+                file.reserve(layout, spares, options.durable)?;
+            }
+            Ok::<_, Error>((file, companions))
+        };
+        let full = |e: &Error| e.status() == Status::NoSpace || matches!(e.os(), libc::EMFILE | libc::ENFILE);
+        let (mut file, mut companions) = match create() {
+            Err(e) if full(&e) && spares.is_some_and(Spares::release) => create()?,
+            files => files?,
+        };
         let all = || companions.iter().chain([&file]);
         let bytes = all().map(|file| file.layout(layout).size()).sum();
-        for file in all() {
-            file.reserve(layout)?;
-        }
         let device = file.id()?.inode.0;
         let means = Means {
             threads: options.threads,
@@ -188,7 +200,7 @@ impl Save<'_> {
         let real_dir = retry(|| storage.real_path(dir)).unwrap_or_else(|_| dir.to_owned());
         let real = |path: &Path| path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name));
         let made_dirs = made.dirs().iter().filter_map(|dir| retry(|| storage.real_path(dir)).ok()).collect();
-        file.place()?;
+        let outgoing = file.replace(&real(&path), spares)?;
         let mut beside = placed.keep();
         for earlier in files::left_out(storage, &path, layout) {
             if !beside.contains(&earlier) {
@@ -202,10 +214,17 @@ impl Save<'_> {
                 format!("'{}' is written and stands, but a loss of power may undo it", path.display());
             e.context(stands)
         })?;
+        let file = Written { path: real(&path), id, companions: beside, made_dirs };
+        if let Some(spares) = spares {
+            spares.saved(&file, bytes);
+        }
+        if let Some(outgoing) = outgoing {
+            outgoing.keep(options.durable);
+        }
         // While the locks of the new companions are held.
-        remove_superseded(storage, &path, id, layout);
+        remove_superseded(storage, &file.path, id, layout, spares);
         Ok(WriteStats {
-            file: Written { path: real(&path), id, companions: beside, made_dirs },
+            file,
             bytes,
             write_secs: (written - start).as_secs_f64(),
             sync_secs: written.elapsed().as_secs_f64(),

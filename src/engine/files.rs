@@ -14,6 +14,7 @@ use super::destination::{MadeDirs, create, destination, parent};
 use super::gather::Held;
 use super::remove::remove_file;
 use super::sink::Target;
+use super::spare::{Outgoing, Spares};
 use super::storage::{FileId, Info, Kind, Storage, read_full, retry};
 use super::temp::TempFile;
 use super::watch::{Failure, Meter};
@@ -196,9 +197,12 @@ impl NewFile<'_> {
         }
     }
 
-    /// Reserves the space for it.
-    pub fn reserve(&self, whole: &Layout) -> Result<()> {
+    /// Reserves the space for it, in a spare where there is one for it.
+    pub fn reserve(&mut self, whole: &Layout, spares: Option<&Spares>, durable: bool) -> Result<()> {
         let size = self.layout(whole).size();
+        if let Some(spares) = spares {
+            spares.lend(&mut self.temp, size, durable);
+        }
         retry(|| self.temp.handle().preallocate(size)).map_err(|e| self.failed("reserve the space for", &e))
     }
 
@@ -239,6 +243,14 @@ impl NewFile<'_> {
     /// Which file it is, once it has been written.
     pub fn id(&self) -> Result<FileId> {
         Ok(retry(|| self.storage.info(self.temp.path())).map_err(|e| self.failed("look at", &e))?.id)
+    }
+
+    /// Gives it its name, which is `path` behind links; the file that had that may be one to recycle.
+    pub fn replace<'s>(&mut self, path: &Path, spares: Option<&'s Spares>) -> Result<Option<Outgoing<'s>>> {
+        match spares.and_then(|spares| spares.exchange(&mut self.temp, &self.to, path)) {
+            Some(outgoing) => Ok(Some(outgoing)),
+            None => self.place().map(|()| None),
+        }
     }
 
     /// Gives it its name.

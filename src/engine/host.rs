@@ -35,3 +35,40 @@ pub fn free_space(dir: &Path) -> Option<u64> {
     #[allow(clippy::unnecessary_cast, reason = "these types differ from system to system")]
     (fs.f_bavail as u64).checked_mul(fs.f_frsize as u64)
 }
+
+/// The room on the file system of `dir`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Bytes that this user can still write.
+    pub free: u64,
+    /// Bytes that it has.
+    pub total: u64,
+    /// Whether it is the memory of this machine.
+    pub in_memory: bool,
+}
+
+/// The room on the file system of `dir`; `None` where it does not say.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn room(dir: &Path) -> Option<Room> {
+    let dir = CString::new(dir.as_os_str().as_bytes()).ok()?;
+    let mut fs = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path is a string, and `fs` a live value that the call fills where it succeeds.
+    let fs = unsafe {
+        if libc::statfs(dir.as_ptr(), fs.as_mut_ptr()) != 0 {
+            return None;
+        }
+        fs.assume_init()
+    };
+    let block = u64::try_from(fs.f_bsize).ok()?;
+    Some(Room {
+        free: fs.f_bavail.checked_mul(block)?,
+        total: fs.f_blocks.checked_mul(block)?,
+        in_memory: fs.f_type == libc::TMPFS_MAGIC,
+    })
+}
+
+/// The room on the file system of `dir`: not known here.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn room(_: &Path) -> Option<Room> {
+    None
+}

@@ -18,6 +18,8 @@
 //! - `needed`: which of a checkpoint's files another one needs.
 //! - [`commit`]: temporary files, sync, rename, sync of the directory.
 //! - [`remove`]: the end of checkpoints.
+//! - [`spare`]: files that are not kept, for the next save to write anew.
+//! - `lease`: who else can see the bytes of a file.
 
 pub mod arena;
 pub mod backend;
@@ -27,11 +29,14 @@ pub mod destination;
 mod files;
 mod gather;
 pub mod host;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod lease;
 mod needed;
 mod pages;
 pub mod queue;
 pub mod remove;
 mod sink;
+pub mod spare;
 pub mod stage;
 pub mod storage;
 pub mod strided;
@@ -48,6 +53,7 @@ pub use commit::{Save, Tensors, WriteOptions, WriteStats, Written, save};
 pub use destination::{check, probe};
 pub use host::local_date;
 pub use remove::{remove, remove_dir, stands};
+pub use spare::{Recycle, Spares};
 pub use stage::{Feed, Filler, stage};
 pub use storage::{Disk, Storage};
 pub use temp::sweep;

@@ -12,6 +12,7 @@ use crate::layout::Layout;
 use super::commit::Written;
 use super::destination::parent;
 use super::needed::needed;
+use super::spare::Spares;
 use super::storage::{FileId, Storage, retry};
 use super::temp::abandoned;
 
@@ -21,7 +22,16 @@ const TOGETHER: usize = 64;
 /// Removes what a save has put in place, if it still is that: `false` if somebody has removed or replaced the file
 /// since. Its companions go after it, each if it still is that file and no other index in the directory needs it.
 pub fn remove(storage: &dyn Storage, file: &Written) -> Result<bool> {
-    if !remove_file(storage, &file.path, file.id)? {
+    discard(storage, file, None)
+}
+
+/// As [`remove`], but what `spares` takes in is moved away.
+pub(super) fn discard(storage: &dyn Storage, file: &Written, spares: Option<&Spares>) -> Result<bool> {
+    let discard_file = |path: &Path, id| match spares.is_some_and(|spares| spares.take_in(path, id)) {
+        true => Ok(true),
+        false => remove_file(storage, path, id),
+    };
+    if !discard_file(&file.path, file.id)? {
         return Ok(false);
     }
     if !file.companions.is_empty() {
@@ -39,7 +49,7 @@ pub fn remove(storage: &dyn Storage, file: &Written) -> Result<bool> {
     };
     let companions = file.companions.iter().zip(needed).filter(|(_, needed)| !needed);
     // All that can go: an error at one keeps none of the others.
-    let removed = companions.map(|((path, id), _)| remove_file(storage, path, *id));
+    let removed = companions.map(|((path, id), _)| discard_file(path, *id));
     let removed: Vec<Result<bool>> = removed.collect();
     removed.into_iter().collect::<Result<Vec<bool>>>().map(|_| true)
 }
@@ -73,8 +83,14 @@ pub fn remove_dir(storage: &dyn Storage, dir: &Path) -> bool {
 
 /// Removes the companions of earlier saves to `path`, where the file `id` with this layout has been put in place.
 /// Those that a living save holds or another index needs stay, and those that cannot be removed: the next save tries
-/// again.
-pub(super) fn remove_superseded(storage: &dyn Storage, path: &Path, id: FileId, layout: &Layout) {
+/// again. What `spares` takes in is moved away.
+pub(super) fn remove_superseded(
+    storage: &dyn Storage,
+    path: &Path,
+    id: FileId,
+    layout: &Layout,
+    spares: Option<&Spares>,
+) {
     if layout.companions().is_empty() {
         return;
     }
@@ -101,8 +117,12 @@ pub(super) fn remove_superseded(storage: &dyn Storage, path: &Path, id: FileId, 
         if !matches!(stands(storage, path, id), Ok(true)) {
             return;
         }
-        for ((_, companion, _), _) in ended.iter().zip(needed).filter(|(_, needed)| !needed) {
-            let _ = retry(|| storage.remove(companion));
+        for ((_, companion, held), _) in ended.into_iter().zip(needed).filter(|(_, needed)| !needed) {
+            // Who takes it in wants the lock.
+            drop(held);
+            if !spares.is_some_and(|spares| spares.take_in_earlier(&companion)) {
+                let _ = retry(|| storage.remove(&companion));
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::lease;
 use super::queue::{self, Queue};
 
 /// What a path names.
@@ -48,13 +50,35 @@ pub struct FileId {
     pub modified: (i64, i64),
 }
 
+/// What an open file is, beyond its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Which file it is.
+    pub id: FileId,
+    /// Its names (hard links).
+    pub links: u64,
+    /// All permission bits, `0o7777` at most.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Its extended attributes by name: access control lists, security labels.
+    pub labels: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
 /// The file system as a save sees it.
+///
+/// What has a default here serves the recycling of files alone: a storage without it recycles none.
 pub trait Storage: Send + Sync {
     /// Makes a new file, open for reading and writing, with `mode` less the process' umask; fails if the name
     /// is there.
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>>;
     /// Opens a file for its lock alone; never a link's target.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>>;
+    /// Opens a file to write it anew; never a link's target.
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Fills the beginning of `buf` with bytes of a file from `offset` on, and returns how many: 0 at its end; never a
     /// link's target.
     fn read(&self, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
@@ -66,6 +90,11 @@ pub trait Storage: Send + Sync {
     fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
     /// Gives a file another name in place of what had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Lets two files of one directory change names, at once. An error of the kind `Unsupported`: it cannot be had here.
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        let _ = (one, other);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a directory, open to all less the process' umask.
@@ -91,7 +120,15 @@ pub trait Handle: Send + Sync {
     fn try_lock(&self) -> io::Result<bool>;
     /// Sets the permission bits.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
-    /// Makes the file `size` bytes long, all of them zero, and reserves the blocks where the file system can.
+    /// What the file is.
+    fn attributes(&self) -> io::Result<Attributes> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Whether nobody else has the file open or mapped. An error of the kind `Unsupported`: that cannot be told here.
+    fn is_unshared(&self) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Makes the file `size` bytes long, those that are added zero, and reserves the blocks where the file system can.
     fn preallocate(&self, size: u64) -> io::Result<()>;
     /// Writes some of `parts` at `offset`; returns how many bytes.
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
@@ -169,6 +206,18 @@ impl Storage for Disk {
         }
     }
 
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
+        let _streams = closed_streams();
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        // For the opening alone: under io_uring, writes to the file would fail where they cannot go on at once.
+        // SAFETY: fcntl takes a descriptor, which `file` keeps open, and a plain number.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } {
+            0 => Ok(Box::new(file)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn read(&self, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?.read_at(buf, offset)
@@ -182,8 +231,7 @@ impl Storage for Disk {
             t if t.is_symlink() => Kind::Link,
             _ => Kind::Other,
         };
-        let id = FileId { inode: (m.dev(), m.ino()), size: m.len(), modified: (m.mtime(), m.mtime_nsec()) };
-        Ok(Info { kind, mode: m.mode() & 0o777, id })
+        Ok(Info { kind, mode: m.mode() & 0o777, id: file_id(&m) })
     }
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
@@ -196,6 +244,11 @@ impl Storage for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        lease::exchange(one, other)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -248,7 +301,22 @@ impl Handle for fs::File {
         self.set_permissions(fs::Permissions::from_mode(mode))
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn attributes(&self) -> io::Result<Attributes> {
+        let m = self.metadata()?;
+        let (links, mode, owner) = (m.nlink(), m.mode() & 0o7777, (m.uid(), m.gid()));
+        Ok(Attributes { id: file_id(&m), links, mode, owner, labels: lease::labels(self)? })
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn is_unshared(&self) -> io::Result<bool> {
+        lease::is_unshared(self)
+    }
+
     fn preallocate(&self, size: u64) -> io::Result<()> {
+        if self.metadata()?.len() > size {
+            self.set_len(size)?;
+        }
         match reserve(self, size) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
                 self.set_len(size)
@@ -295,6 +363,10 @@ impl Handle for fs::File {
 fn closed_streams() -> Vec<fs::File> {
     let null = || fs::File::open("/dev/null").ok().filter(|file| file.as_raw_fd() <= libc::STDERR_FILENO);
     std::iter::from_fn(null).collect()
+}
+
+fn file_id(m: &fs::Metadata) -> FileId {
+    FileId { inode: (m.dev(), m.ino()), size: m.len(), modified: (m.mtime(), m.mtime_nsec()) }
 }
 
 /// Reserves the blocks of a file's first `size` bytes and makes it that long.

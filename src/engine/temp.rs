@@ -61,6 +61,22 @@ impl<'a> TempFile<'a> {
         &*self.handle
     }
 
+    /// Removes the file, and is this one from now on: `false` where it cannot be removed, and nothing has changed.
+    pub fn recycle(&mut self, path: &Path, handle: Box<dyn Handle>) -> bool {
+        if retry(|| self.storage.remove(&self.path)).is_err() {
+            return false;
+        }
+        (self.path, self.handle) = (path.to_owned(), handle);
+        true
+    }
+
+    /// Gives the file its name, and what had it the temporary one.
+    pub fn exchange(&mut self, with: &Path) -> io::Result<()> {
+        retry(|| self.storage.exchange(&self.path, with))?;
+        self.renamed = true;
+        Ok(())
+    }
+
     /// Gives the file its name, in place of what had it.
     pub fn rename(&mut self, to: &Path) -> io::Result<()> {
         retry(|| self.storage.rename(&self.path, to))?;
@@ -79,7 +95,7 @@ impl Drop for TempFile<'_> {
 }
 
 /// A name that no other process and no other call has taken, as far as can be told; creating the file tells.
-fn unique_name() -> String {
+pub(super) fn unique_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
     format!("{TEMP_PREFIX}-{:x}-{now:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Relaxed))

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use crate::engine::{self, Buffer, Disk, WriteOptions, WriteStats};
+use crate::engine::{self, Buffer, Disk, Save, Spares, Tensors, Unwatched, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Assets, Format, Layout, Schema, Stamp};
 use crate::tensor::Dtype;
@@ -89,7 +89,7 @@ impl Model {
         let format = Format::of(&path.to_string_lossy())?;
         let kind = Kind { format, max_shard_bytes: layout::MAX_SHARD_BYTES };
         let state = TrainingState::default().to_json();
-        self.write(path, kind, state, &WriteOptions::default()).map(|_| ())
+        self.write(path, kind, state, &WriteOptions::default(), None).map(|_| ())
     }
 
     /// Bytes of a checkpoint of this kind.
@@ -107,10 +107,22 @@ impl Model {
         kind: Kind,
         state: Vec<u8>,
         options: &WriteOptions,
+        spares: Option<&Spares>,
     ) -> Result<WriteStats> {
         let mut layout = self.take_layout(kind, state.len())?;
         let stamp = Stamp { state, date: engine::local_date() };
-        let stats = engine::save(&Disk, path, &mut layout, &stamp, &self.buffers, options);
+        let save = Save {
+            storage: &Disk,
+            path,
+            layout: &mut layout,
+            stamp: &stamp,
+            tensors: Tensors::Buffers(&self.buffers),
+            options: *options,
+            watch: &Unwatched,
+            arena: None,
+            spares,
+        };
+        let stats = save.run();
         *self.layout.lock() = Some((kind, layout));
         stats
     }

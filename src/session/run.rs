@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::engine::storage::FileId;
-use crate::engine::{self, Disk, WriteOptions, WriteStats, Written};
+use crate::engine::{self, Disk, Recycle, Spares, WriteOptions, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Format};
 use crate::policy::{self, Due, Level, Logs, Policy, Record, Retention};
@@ -29,6 +30,8 @@ pub struct Options {
     pub durable: bool,
     /// The most bytes of tensors in one file, where a checkpoint is made of several.
     pub max_shard_bytes: u64,
+    /// Whether files that are not kept are written anew.
+    pub recycle: Recycle,
     /// Where lines go.
     pub log: Log,
 }
@@ -40,6 +43,7 @@ impl Default for Options {
             threads: 0,
             durable: true,
             max_shard_bytes: layout::MAX_SHARD_BYTES,
+            recycle: Recycle::default(),
             log: Log::default(),
         }
     }
@@ -63,6 +67,7 @@ pub struct Session {
     kind: Kind,
     write: WriteOptions,
     log: Log,
+    spares: Spares,
     core: Mutex<Core>,
     /// Told when `Core::saving` ends.
     saved: Condvar,
@@ -106,6 +111,7 @@ impl Session {
                 ..WriteOptions::default()
             },
             log,
+            spares: Spares::new(Arc::new(Disk), options.recycle),
             core: Mutex::new(Core {
                 policy,
                 retention,
@@ -168,7 +174,7 @@ impl Session {
         };
         let saving = Saving(self);
         let Due { path, epoch, value, .. } = ticket.due().clone();
-        let mut written = model.write(Path::new(&path), self.kind, state, &self.write);
+        let mut written = model.write(Path::new(&path), self.kind, state, &self.write, Some(&self.spares));
         if let Ok(WriteStats { file, .. }) = &mut written {
             let mut beside = self.left_beside(&file.path);
             beside.retain(|earlier| !file.companions.contains(earlier));
@@ -221,7 +227,7 @@ impl Session {
     /// says what became of it: the save that brought it about has succeeded.
     fn remove(&self, saved: &Saved) -> (Level, String) {
         let path = &saved.shown;
-        match engine::remove(&Disk, &saved.file) {
+        match self.spares.retire(&saved.file) {
             Ok(true) => {}
             Ok(false) => {
                 return (Level::Warn, format!("'{path}' is no longer the file of this session: left alone"));

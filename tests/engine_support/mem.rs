@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ckpt::engine::storage::{FileId, Handle, Info, Kind};
+use ckpt::engine::storage::{Attributes, FileId, Handle, Info, Kind};
 use ckpt::engine::{Storage, sweep};
 
 /// What a name stands for.
@@ -24,6 +24,7 @@ enum Change {
     Set(PathBuf, Node),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf, Node),
+    Exchange([(PathBuf, Node); 2]),
 }
 
 pub type Names = BTreeMap<PathBuf, Node>;
@@ -33,7 +34,10 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 
 impl Change {
     fn dir(&self) -> &Path {
-        let (Change::Set(path, _) | Change::Remove(path) | Change::Rename(path, ..)) = self;
+        let (Change::Set(path, _)
+        | Change::Remove(path)
+        | Change::Rename(path, ..)
+        | Change::Exchange([(path, _), _])) = self;
         path.parent().unwrap()
     }
 
@@ -49,6 +53,7 @@ impl Change {
                 names.remove(from);
                 names.insert(to.clone(), node.clone());
             }
+            Change::Exchange(both) => names.extend(both.iter().cloned()),
         }
     }
 }
@@ -60,6 +65,11 @@ pub struct Inode {
     pub durable: Vec<u8>,
     pub mode: u32,
     pub locked: bool,
+    /// How often it has been written to; this is its time.
+    pub writes: i64,
+    /// Its open handles.
+    pub opens: u32,
+    pub labels: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What happens at one of the calls.
@@ -88,6 +98,8 @@ pub struct State {
     pub most: usize,
     /// These calls always fail.
     pub broken: Option<(&'static str, i32)>,
+    /// These are not to be had.
+    pub unsupported: Option<&'static str>,
     pub locks: bool,
 }
 
@@ -115,6 +127,7 @@ impl Mem {
             meanwhile: |mem| drop(sweep(mem, Path::new("/d")).unwrap()),
             most: usize::MAX,
             broken: None,
+            unsupported: None,
             locks: true,
         })))
     }
@@ -129,7 +142,12 @@ impl Mem {
     /// Puts a file where it has been for long.
     pub fn put_file(&self, path: &str, bytes: &[u8]) {
         let mut s = self.0.lock().unwrap();
-        s.inodes.push(Inode { bytes: bytes.to_vec(), durable: bytes.to_vec(), mode: 0o640, locked: false });
+        s.inodes.push(Inode {
+            bytes: bytes.to_vec(),
+            durable: bytes.to_vec(),
+            mode: 0o640,
+            ..Inode::default()
+        });
         let node = Node::File(s.inodes.len() - 1);
         drop(s);
         self.put(path, node);
@@ -195,6 +213,11 @@ impl Mem {
         }
     }
 
+    fn handle(&self, mut s: MutexGuard<'_, State>, inode: usize) -> Box<dyn Handle> {
+        s.inodes[inode].opens += 1;
+        Box::new(MemHandle(self.clone(), inode, Mutex::new(false)))
+    }
+
     /// Counts a call, and lets it fail where it is its turn.
     fn call(&self, what: &'static str) -> io::Result<MutexGuard<'_, State>> {
         let mut s = self.0.lock().unwrap();
@@ -213,13 +236,37 @@ impl Mem {
             _ => {}
         }
         match s.broken {
+            _ if s.unsupported == Some(what) => Err(io::ErrorKind::Unsupported.into()),
             Some((which, e)) if which == what => Err(errno(e)),
             _ => Ok(s),
         }
     }
 }
 
+/// What is on the disk of a file that is written anew, until it is synced.
+const TORN: &[u8] = b"half of each";
+
+impl Inode {
+    /// Its bytes, which are to be changed.
+    fn written(&mut self) -> &mut Vec<u8> {
+        self.writes += 1;
+        if !self.durable.is_empty() {
+            self.durable = TORN.to_vec();
+        }
+        &mut self.bytes
+    }
+}
+
 impl State {
+    fn id(&self, inode: usize) -> FileId {
+        let (size, time) = (self.inodes[inode].bytes.len() as u64, self.inodes[inode].writes);
+        FileId { inode: (0, inode as u64 + 1), size, modified: (time, 0) }
+    }
+
+    fn links(&self, inode: usize) -> u64 {
+        self.names.values().filter(|node| **node == Node::File(inode)).count() as u64
+    }
+
     fn change(&mut self, change: Change) {
         change.apply(&mut self.names);
         self.pending.push(change);
@@ -244,12 +291,21 @@ impl Storage for Mem {
         s.inodes.push(Inode { mode: mode & !0o022, ..Inode::default() });
         let id = s.inodes.len() - 1;
         s.change(Change::Set(path.into(), Node::File(id)));
-        Ok(Box::new(MemHandle(self.clone(), id, Mutex::new(false))))
+        Ok(self.handle(s, id))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
-        match self.call("open")?.names.get(path) {
-            Some(&Node::File(id)) => Ok(Box::new(MemHandle(self.clone(), id, Mutex::new(false)))),
+        let s = self.call("open")?;
+        match s.names.get(path) {
+            Some(&Node::File(id)) => Ok(self.handle(s, id)),
+            _ => Err(errno(libc::ENOENT)),
+        }
+    }
+
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
+        let s = self.call("reopen")?;
+        match s.names.get(path) {
+            Some(&Node::File(id)) => Ok(self.handle(s, id)),
             _ => Err(errno(libc::ENOENT)),
         }
     }
@@ -265,13 +321,13 @@ impl Storage for Mem {
 
     fn info(&self, path: &Path) -> io::Result<Info> {
         let s = self.call("info")?;
-        let (kind, mode, inode) = match s.names.get(path) {
+        let (kind, mode, id) = match s.names.get(path) {
             None => return Err(errno(libc::ENOENT)),
-            Some(Node::Dir) => (Kind::Dir, 0o755, 0),
-            Some(Node::Link(_)) => (Kind::Link, 0o777, 0),
-            Some(&Node::File(i)) => (Kind::File, s.inodes[i].mode, i as u64 + 1),
+            Some(Node::Dir) => (Kind::Dir, 0o755, FileId::default()),
+            Some(Node::Link(_)) => (Kind::Link, 0o777, FileId::default()),
+            Some(&Node::File(i)) => (Kind::File, s.inodes[i].mode, s.id(i)),
         };
-        Ok(Info { kind, mode, id: FileId { inode: (0, inode), ..FileId::default() } })
+        Ok(Info { kind, mode, id })
     }
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
@@ -290,6 +346,15 @@ impl Storage for Mem {
         assert_eq!(from.parent(), to.parent(), "a rename into another directory needs both synced");
         let node = s.names.get(from).cloned().ok_or_else(|| errno(libc::ENOENT))?;
         s.change(Change::Rename(from.into(), to.into(), node));
+        Ok(())
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        let mut s = self.call("exchange")?;
+        assert_eq!(one.parent(), other.parent());
+        let node = |path| s.names.get(path).cloned().ok_or_else(|| errno(libc::ENOENT));
+        let both = [(one.into(), node(other)?), (other.into(), node(one)?)];
+        s.change(Change::Exchange(both));
         Ok(())
     }
 
@@ -355,8 +420,18 @@ impl Handle for MemHandle {
         Ok(())
     }
 
+    fn attributes(&self) -> io::Result<Attributes> {
+        let s = self.0.call("attributes")?;
+        let Inode { mode, labels, .. } = s.inodes[self.1].clone();
+        Ok(Attributes { id: s.id(self.1), links: s.links(self.1), mode, owner: (0, 0), labels })
+    }
+
+    fn is_unshared(&self) -> io::Result<bool> {
+        Ok(self.0.call("is_unshared")?.inodes[self.1].opens == 1)
+    }
+
     fn preallocate(&self, size: u64) -> io::Result<()> {
-        self.0.call("preallocate")?.inodes[self.1].bytes.resize(size as usize, 0);
+        self.0.call("preallocate")?.inodes[self.1].written().resize(size as usize, 0);
         Ok(())
     }
 
@@ -364,7 +439,7 @@ impl Handle for MemHandle {
         let mut s = self.0.call("write_at")?;
         let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).take(s.most).collect();
         let offset = offset as usize;
-        s.inodes[self.1].bytes[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        s.inodes[self.1].written()[offset..offset + bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
     }
 
@@ -381,8 +456,10 @@ impl Handle for MemHandle {
 
 impl Drop for MemHandle {
     fn drop(&mut self) {
+        let mut s = self.0.0.lock().unwrap();
+        s.inodes[self.1].opens -= 1;
         if *self.2.lock().unwrap() {
-            self.0.0.lock().unwrap().inodes[self.1].locked = false;
+            s.inodes[self.1].locked = false;
         }
     }
 }

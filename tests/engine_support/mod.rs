@@ -1,12 +1,13 @@
 //! A model to save, whose files are known byte for byte; [`mem`] is a place to save it to, [`shards`] makes several
-//! files of it.
+//! files of it, [`rounds`] saves it again and again.
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test stops at an error")]
 
 pub mod mem;
+pub mod rounds;
 pub mod shards;
 
-use ckpt::engine::{Buffer, Storage, WriteOptions, WriteStats, save};
+use ckpt::engine::{Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
 use ckpt::error::Result;
 use ckpt::layout::{Extent, Layout, Source, Stamp};
 use std::path::Path;
@@ -47,5 +48,20 @@ impl Model {
     /// Saves it.
     pub fn save(&self, storage: &dyn Storage, path: &Path, options: WriteOptions) -> Result<WriteStats> {
         save(storage, path, &mut self.layout.clone(), &Stamp::default(), &self.buffers, &options)
+    }
+
+    /// Saves it as a session that recycles files does.
+    pub fn save_with(
+        &self,
+        storage: &dyn Storage,
+        path: &Path,
+        options: WriteOptions,
+        spares: &Spares,
+    ) -> Result<WriteStats> {
+        let (mut layout, stamp) = (self.layout.clone(), Stamp::default());
+        let (layout, stamp) = (&mut layout, &stamp);
+        let tensors = Tensors::Buffers(&self.buffers);
+        let spares = Some(spares);
+        Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares }.run()
     }
 }

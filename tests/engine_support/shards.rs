@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ckpt::engine::{Buffer, Storage, WriteOptions, WriteStats, save};
+use ckpt::engine::{Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
 use ckpt::error::Result;
 use ckpt::layout::{Format, Layout, Options, Schema, Source, Stamp, plan};
 use ckpt::tensor::Dtype;
@@ -56,6 +56,21 @@ impl Sharded {
     /// Saves it.
     pub fn save(&self, storage: &dyn Storage, path: &Path, options: WriteOptions) -> Result<WriteStats> {
         save(storage, path, &mut self.layout.clone(), &Stamp::default(), &self.buffers, &options)
+    }
+
+    /// Saves it as a session that recycles files does.
+    pub fn save_with(
+        &self,
+        storage: &dyn Storage,
+        path: &Path,
+        options: WriteOptions,
+        spares: &Spares,
+    ) -> Result<WriteStats> {
+        let (mut layout, stamp) = (self.layout.clone(), Stamp::default());
+        let (layout, stamp) = (&mut layout, &stamp);
+        let tensors = Tensors::Buffers(&self.buffers);
+        let spares = Some(spares);
+        Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares }.run()
     }
 
     /// Whether `files` hold it, whole, under the index at `path`.
