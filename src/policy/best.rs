@@ -19,6 +19,12 @@ impl Best {
         self.pending.last().map(|&(_, value)| value).or(self.settled)
     }
 
+    /// The value that the save `id` had to beat, as far as it is known by now: not that of a save that has failed since.
+    pub fn before(&self, id: u64) -> Option<f64> {
+        let earlier = self.pending.iter().rfind(|&&(pending, _)| pending < id);
+        earlier.map(|&(_, value)| value).or(self.settled)
+    }
+
     /// The save `id` was accepted.
     pub fn accept(&mut self, id: u64, value: f64) {
         self.pending.push((id, value));

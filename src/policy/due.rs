@@ -28,6 +28,8 @@ pub struct Ticket {
     pub(super) due: Due,
     /// The number of the event that made it due.
     pub(super) event: u64,
+    /// The counters when it was accepted; the best is not among them, since saves before it may still fail.
+    pub(super) counters: State,
 }
 
 impl Ticket {

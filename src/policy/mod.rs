@@ -165,7 +165,8 @@ impl Policy {
         {
             self.best.accept(self.events, value);
         }
-        Ok(Ticket { due, event: self.events })
+        let counters = State { best: None, ..self.state() };
+        Ok(Ticket { due, event: self.events, counters })
     }
 
     /// The save has succeeded.
@@ -216,6 +217,22 @@ impl Policy {
             batches_since_save: self.batches_since_save,
             best: due.and_then(|due| due.value).or(self.best.value()),
         }
+    }
+
+    /// The counters as they are once this save is made, for the training state in its checkpoint. The best is its own,
+    /// or that of the saves before it which have not failed so far.
+    pub fn state_of(&self, ticket: &Ticket) -> State {
+        let own = ticket.due.value.filter(|_| ticket.due.improves);
+        State { best: own.or(self.best.before(ticket.event)), ..ticket.counters.clone() }
+    }
+
+    /// Whether a save that waits may give way to a later one: not where it is the best so far by the monitored value,
+    /// and the later one is no better. `others` are the values of the saves that stand or are being made.
+    pub fn may_give_way(&self, waiting: &Due, later: &Due, others: impl IntoIterator<Item = f64>) -> bool {
+        let better = |a: f64, b: f64| self.direction.improves(a, b, 0.0);
+        let Some(value) = waiting.value.filter(|value| !value.is_nan()) else { return true };
+        let is_best = others.into_iter().filter(|other| !other.is_nan()).all(|other| better(value, other));
+        !is_best || later.value.is_some_and(|later| better(later, value))
     }
 
     /// Goes on from the counters of a checkpoint. A best that it lacks stays as it is.

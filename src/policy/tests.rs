@@ -127,6 +127,62 @@ fn an_accepted_save_that_fails_later_gives_the_best_back() {
 }
 
 #[test]
+fn a_save_knows_the_best_of_those_before_it_that_have_not_failed() {
+    let mut p = policy("m.keras", Options { initial_value_threshold: Some(9.0), ..best_only() });
+    let accept = |p: &mut Policy, logs: &[(&str, f64)]| {
+        p.on_epoch_end(0, &logs).unwrap();
+        p.accept().unwrap()
+    };
+    let first = accept(&mut p, &[("val_loss", 5.0)]);
+    let unmeasured = accept(&mut p, &[("loss", 0.0)]);
+    let last = accept(&mut p, &[("val_loss", 4.0)]);
+    let best = |p: &Policy| [&first, &unmeasured, &last].map(|ticket| p.state_of(ticket).best);
+    assert_eq!(best(&p), [Some(5.0), Some(5.0), Some(4.0)]);
+    let counters = |ticket| State { best: None, ..p.state_of(ticket) };
+    assert_eq!(counters(&first), State { epoch: 1, ..State::default() });
+    p.give_back(first);
+    assert_eq!(p.state_of(&unmeasured).best, Some(9.0));
+    p.confirm(unmeasured);
+    assert_eq!(p.best(), Some(4.0));
+    p.give_back(last);
+    assert_eq!(p.best(), Some(9.0));
+}
+
+#[test]
+fn what_waits_gives_way_unless_it_is_the_best() {
+    let due = |value: Option<f64>| Due {
+        path: String::new(),
+        epoch: 0,
+        batch: None,
+        value,
+        improves: false,
+        metrics: Vec::new(),
+    };
+    let nan = Some(f64::NAN);
+    // What waits, what comes, what stands; whether the first gives way.
+    type Case<'a> = (Option<f64>, Option<f64>, &'a [f64], bool);
+    let cases: [Case<'_>; 9] = [
+        (Some(2.0), Some(3.0), &[], false),
+        (Some(2.0), Some(1.0), &[], true),
+        (Some(2.0), Some(2.0), &[4.0, f64::NAN], false),
+        (Some(2.0), None, &[4.0], false),
+        (Some(2.0), nan, &[4.0], false),
+        (Some(2.0), Some(3.0), &[4.0, 1.0], true),
+        (Some(2.0), Some(3.0), &[2.0], true),
+        (None, nan, &[], true),
+        (nan, None, &[], true),
+    ];
+    for (waiting, later, others, gives_way) in cases {
+        for (mode, sign) in [(Mode::Min, 1.0), (Mode::Max, -1.0)] {
+            let p = policy("m.keras", Options { mode, ..best_only() });
+            let [waiting, later] = [waiting, later].map(|value| due(value.map(|value| sign * value)));
+            let others = others.iter().map(|value| sign * value);
+            assert_eq!(p.may_give_way(&waiting, &later, others), gives_way, "{mode:?} {waiting:?} {later:?}");
+        }
+    }
+}
+
+#[test]
 fn an_event_forgets_what_was_due() {
     let mut p = policy("m.keras", best_only());
     p.on_epoch_end(0, &[("val_loss", 1.0)]).unwrap();
