@@ -132,7 +132,7 @@ fn the_log_may_call_back() {
         if let Some(session) = inner.get() {
             let _ = (session.should_save(), session.due_path(), session.best(), session.best_path());
             if level == Level::Warn {
-                session.on_epoch_begin(5);
+                session.on_epoch_begin(5).unwrap();
             }
         }
     });

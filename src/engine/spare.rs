@@ -225,7 +225,7 @@ impl Spares {
     }
 
     /// Gives up all spares; whether there were any.
-    pub(super) fn release(&self) -> bool {
+    pub fn release(&self) -> bool {
         if !self.is_ours() {
             return false;
         }

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
 use crate::engine::Recycle;
-use crate::error::{Error, Result, Status};
+use crate::error::Result;
 use crate::policy::Mode;
 use crate::session::{Level, Log, Options};
 
@@ -28,28 +28,6 @@ pub enum ckpt_mode {
     CKPT_MODE_MAX = 2,
 }
 
-/// How a save runs beside the training.
-#[repr(C)]
-pub enum ckpt_async {
-    /// ckpt_save() returns when the file is committed.
-    CKPT_ASYNC_OFF = 0,
-    /// The buffers are copied before ckpt_save() returns; written in the background.
-    CKPT_ASYNC_COPY = 1,
-    /// The buffers are written in place in the background; see ckpt_wait_buffers().
-    CKPT_ASYNC_BORROW = 2,
-    /// The buffers are snapshot by copy-on-write.
-    CKPT_ASYNC_SNAPSHOT = 3,
-}
-
-/// What a finished save survives.
-#[repr(C)]
-pub enum ckpt_durability {
-    /// A loss of power: file and directory are flushed to the disk.
-    CKPT_DURABILITY_FULL = 0,
-    /// A crash of the process, not one of the machine: nothing is flushed.
-    CKPT_DURABILITY_NONE = 1,
-}
-
 /// How much a log line matters.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -66,14 +44,11 @@ pub enum ckpt_log_level {
 
 /// A mode as a caller hands it in: any number.
 pub type ckpt_mode_arg = c_int;
-/// A kind of asynchrony as a caller hands it in: any number.
-pub type ckpt_async_arg = c_int;
-/// A durability as a caller hands it in: any number.
-pub type ckpt_durability_arg = c_int;
-
 /// Receives log lines: UTF-8 without a newline at either end, valid during the call. May be called from any thread
-/// that is in a call on the session, one line at a time; it may call into the library, but must not throw,
-/// longjmp or free its session.
+/// that is in a call on the session, and from the one that makes its saves in the background; one line at a time, and not
+/// while a progress function of the same options is called. It may call into the library, but must not throw, longjmp or
+/// free its session; what waits for a save in the background (ckpt_save(), ckpt_wait(), ckpt_wait_buffers()) is
+/// CKPT_E_STATE in it.
 pub type ckpt_log_fn =
     Option<unsafe extern "C" fn(level: ckpt_log_level, message: *const c_char, user: *mut c_void)>;
 
@@ -99,7 +74,7 @@ pub unsafe extern "C" fn ckpt_options_free(options: *mut ckpt_options) {
 }
 
 /// Runs a setter on the options behind the pointer.
-fn set(
+pub(super) fn set(
     function: &str,
     options: Option<&mut ckpt_options>,
     setter: impl FnOnce(&mut Options) -> Result<()>,
@@ -240,7 +215,7 @@ pub extern "C" fn ckpt_options_set_log(
 }
 
 /// The caller's pointer, which goes back to the caller's function only.
-struct User(*mut c_void);
+pub(super) struct User(pub *mut c_void);
 // SAFETY: the header asks of the caller that the function may be called with it from any thread.
 unsafe impl Send for User {}
 // SAFETY: as above; calls come one at a time.
@@ -263,44 +238,6 @@ fn sink(
         // SAFETY: the caller gave this function and pointer to be called with each other.
         unsafe { function(level, text.as_ptr(), user.0) }
     }
-}
-
-/// Sets how saves run beside the training; CKPT_ASYNC_OFF by default. The other kinds are CKPT_E_UNSUPPORTED in
-/// this version.
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_async(
-    options: Option<&mut ckpt_options>,
-    kind: ckpt_async_arg,
-) -> ckpt_status {
-    set("ckpt_options_set_async", options, |_| match args::choice(kind, &[0, 1, 2, 3], "kind")? {
-        0 => Ok(()),
-        _ => Err(Error::new(
-            Status::Unsupported,
-            "asynchronous saves are not in this version: use CKPT_ASYNC_OFF",
-        )),
-    })
-}
-
-/// Sets what a finished save survives; CKPT_DURABILITY_FULL by default.
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_durability(
-    options: Option<&mut ckpt_options>,
-    durability: ckpt_durability_arg,
-) -> ckpt_status {
-    set("ckpt_options_set_durability", options, |o| {
-        o.durable = args::choice(durability, &[true, false], "durability")?;
-        Ok(())
-    })
-}
-
-/// Sets how many threads a save or a load may use, the caller's own among them; 0, the default, for as many as
-/// help. None of them outlives the call.
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_threads(options: Option<&mut ckpt_options>, threads: u32) -> ckpt_status {
-    set("ckpt_options_set_threads", options, |o| {
-        o.threads = threads;
-        Ok(())
-    })
 }
 
 /// Sets the most bytes of tensors in one file, where a checkpoint is made of several (".weights.json"); 5 GiB by

@@ -17,6 +17,11 @@ use super::status::{answer, ckpt_status, guard};
 
 /// A checkpointing session: the policy, the writer, the state of one training. Any thread may use it; it locks
 /// itself, and not while bytes move.
+///
+/// A fork leaves the thread of a session whose saves run in the background (ckpt_options_set_async()) in the parent,
+/// where it goes on. In the child all functions of a session that has begun such a save are CKPT_E_STATE (those that
+/// return no status: false, NULL), and ckpt_free() there neither waits nor touches the parent's files. A new session of
+/// the child's own works.
 pub struct ckpt {
     session: Session,
     /// The last answers of ckpt_path() and ckpt_best_path(), kept for the caller.
@@ -38,9 +43,9 @@ pub struct ckpt_metric {
 pub struct ckpt_stats {
     /// Bytes of the file.
     pub bytes: u64,
-    /// Seconds that the caller was kept.
+    /// Seconds that ckpt_save() kept its caller.
     pub stall_secs: f64,
-    /// Seconds of copying buffers for a save in the background; 0 in this version.
+    /// Seconds of copying buffers for a save in the background; 0 where they are not copied.
     pub copy_secs: f64,
     /// Seconds of writing.
     pub write_secs: f64,
@@ -129,6 +134,9 @@ pub unsafe extern "C" fn ckpt_new(
 }
 
 /// Ends a session; NULL is fine. A save that was due and not made is forgotten.
+///
+/// Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
+/// reported is logged (CKPT_LOG_ERROR). Not to be called from a log or progress function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_free(session: *mut ckpt) {
     // SAFETY: NULL or from ckpt_new, freed once, by the header's contract.
@@ -144,8 +152,7 @@ pub unsafe extern "C" fn ckpt_free(session: *mut ckpt) {
 pub unsafe extern "C" fn ckpt_on_epoch_begin(session: *mut ckpt, epoch: u64) -> ckpt_status {
     guard("ckpt_on_epoch_begin", || {
         // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
-        unsafe { open(session) }?.session.on_epoch_begin(epoch);
-        Ok(())
+        unsafe { open(session) }?.session.on_epoch_begin(epoch)
     })
 }
 
@@ -227,13 +234,27 @@ fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const c_char> {
     Ok(slot.as_ref().map_or(ptr::null(), |text| text.as_ptr()))
 }
 
-/// Makes the save that is due: CKPT_E_STATE if none is.
+/// Makes the save that is due: CKPT_E_STATE if none is. Whether it is made when this returns is up to
+/// ckpt_options_set_async().
 ///
 /// The file is written under a temporary name in the destination's directory, flushed, and renamed (then the
 /// directory is flushed): at every instant, also after a crash, the destination is the whole old file or the whole
 /// new one. Missing directories are made. After a failure the old file stands, what was best is still best, and the
 /// save is still due until the next event: it may be tried again. No lock is held while bytes move; a second save
-/// meanwhile, from another thread, is CKPT_E_STATE.
+/// meanwhile, from another thread, is CKPT_E_STATE where saves are not made in the background.
+///
+/// Where they are:
+///
+/// - Each is handed to a thread of the session, which the first one begins. One is being made and one waits at most;
+///   what becomes of a third is up to ckpt_options_set_backpressure(). Saves are made in the order of their events.
+/// - A failure that comes later is told once, by the next ckpt_save(), ckpt_wait_buffers() or ckpt_wait(): status,
+///   message, and ckpt_last_os_error() are those of the first failure that no call has told; others are logged
+///   (CKPT_LOG_ERROR). A ckpt_save() that tells of it has not made its own save, which is still due. Events never tell
+///   of it.
+/// - The best is taken over now, and given back if the save fails.
+/// - The model may be changed or freed when this returns, with ckpt_model_set_data() too. Its buffers may change, move or
+///   be freed with CKPT_ASYNC_COPY, not with CKPT_ASYNC_BORROW: see ckpt_wait_buffers().
+/// - CKPT_E_STATE from a log, progress or fetch function, since a save may have to wait for that to return.
 ///
 /// @param model  unchanged during the call, as are its buffers
 #[unsafe(no_mangle)]
@@ -245,30 +266,48 @@ pub unsafe extern "C" fn ckpt_save(session: *mut ckpt, model: Option<&ckpt_model
     })
 }
 
-/// Returns when the buffers of all saves may change again. In this version, where saves are synchronous, it waits only
-/// for one that another thread is making.
+/// Returns when the buffers of all saves so far may change again, and be freed: with CKPT_ASYNC_BORROW, when they have
+/// been written or need not be; else at once, but for saves that other threads are in.
+///
+/// Tells of the failure of an earlier save in the background, as ckpt_save() says; the buffers may change all the same.
+/// CKPT_E_STATE, at once, from a log or progress function of a session whose saves are made in the background or that
+/// has a progress function, and from a fetch function of one of its saves.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_wait_buffers(session: *mut ckpt) -> ckpt_status {
     guard("ckpt_wait_buffers", || {
         // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
-        unsafe { open(session) }?.session.wait();
-        Ok(())
+        unsafe { open(session) }?.session.wait_buffers()
     })
 }
 
-/// Returns when all saves are durable. In this version, where saves are synchronous, it waits only for one that another
-/// thread is making.
+/// Returns when all saves so far are durable, or have failed; several threads may wait.
+///
+/// Tells of the failure of an earlier save in the background, as ckpt_save() says, to one of the callers. CKPT_E_STATE
+/// as ckpt_wait_buffers() has it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_wait(session: *mut ckpt) -> ckpt_status {
     guard("ckpt_wait", || {
         // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
-        unsafe { open(session) }?.session.wait();
-        Ok(())
+        unsafe { open(session) }?.session.wait()
+    })
+}
+
+/// Ends the saves that are being made or wait, whichever thread is in them, as soon as can be: each has failed with
+/// CKPT_E_CANCELLED, which is told as any failure is, with its destination as it was and no temporary file. One whose
+/// file has its name already is made.
+///
+/// Does not wait; CKPT_OK where there is nothing to cancel. May be called from a log or progress function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_cancel(session: *mut ckpt) -> ckpt_status {
+    guard("ckpt_cancel", || {
+        // SAFETY: NULL or from ckpt_new and not freed, by the header's contract.
+        unsafe { open(session) }?.session.cancel()
     })
 }
 
 /// The value to beat: the best monitored value among the saves so far, or the initial threshold. As Keras'
-/// ModelCheckpoint, it is kept under save_best_only; CKPT_E_NOT_FOUND before the first.
+/// ModelCheckpoint, it is kept under save_best_only; CKPT_E_NOT_FOUND before the first. A save in the background counts
+/// until it fails.
 ///
 /// @param out  not NULL; untouched on failure
 #[unsafe(no_mangle)]
@@ -281,10 +320,11 @@ pub extern "C" fn ckpt_best(session: Option<&ckpt>, out: Option<&mut MaybeUninit
     })
 }
 
-/// The file of the best save that this session has made and that still stands, by the monitored metric.
-/// CKPT_E_NOT_FOUND before the first.
+/// The file of the best save that this session has made and that still stands, by the monitored metric; one in the
+/// background counts from when it is durable. CKPT_E_NOT_FOUND before the first.
 ///
-/// @param out  not NULL; *out is valid until the session's next save or free; untouched on failure
+/// @param out  not NULL; *out is valid until the session's next save or free, or the next call of this; untouched on
+///             failure
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_best_path(
     session: Option<&ckpt>,
@@ -298,7 +338,9 @@ pub extern "C" fn ckpt_best_path(
     })
 }
 
-/// Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does.
+/// Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does; also while a save is being made in the
+/// background. With CKPT_ASYNC_BORROW it waits first until all buffers may change, and is CKPT_E_STATE where
+/// ckpt_wait_buffers() is; it tells of no earlier failure.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_load_best(session: *mut ckpt, model: Option<&mut ckpt_model>) -> ckpt_status {
     guard("ckpt_load_best", || {
@@ -311,8 +353,8 @@ pub unsafe extern "C" fn ckpt_load_best(session: *mut ckpt, model: Option<&mut c
 
 /// Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
 /// template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
-/// fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
-/// every other. Not needed.
+/// fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory
+/// made, so that the first save is as fast as every other. Not needed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_prepare(session: *mut ckpt, model: Option<&ckpt_model>) -> ckpt_status {
     guard("ckpt_prepare", || {
@@ -322,7 +364,7 @@ pub unsafe extern "C" fn ckpt_prepare(session: *mut ckpt, model: Option<&ckpt_mo
     })
 }
 
-/// What the last finished save took; CKPT_E_NOT_FOUND before the first.
+/// What the last save took that has been made; CKPT_E_NOT_FOUND before the first.
 ///
 /// @param out  not NULL; untouched on failure
 #[unsafe(no_mangle)]
@@ -337,7 +379,7 @@ pub extern "C" fn ckpt_last_stats(
         out.write(ckpt_stats {
             bytes: stats.bytes,
             stall_secs: stats.stall_secs,
-            copy_secs: 0.0,
+            copy_secs: stats.copy_secs,
             write_secs: stats.write_secs,
             sync_secs: stats.sync_secs,
         });

@@ -65,7 +65,7 @@ fn copy(reader: &Arc<Reader>, format: Format, dst: &Path) -> Result<()> {
         None => TrainingState::default().to_json(),
     };
     let kind = Kind { format, max_shard_bytes: layout::MAX_SHARD_BYTES };
-    model.write(dst, kind, state, &WriteOptions::default(), None).map(|_| ())
+    model.write(dst, kind, state, &WriteOptions::default()).map(|_| ())
 }
 
 /// The order in which the tensors are added: it is that of the file, and means something only where Keras goes by it.

@@ -60,7 +60,7 @@ impl Model {
         let tensors = self.schema.tensors();
         let (sources, skipped) = choose(tensors, reader, loading)?;
         let (mut memory, mut elsewhere) = (Vec::with_capacity(tensors.len()), Vec::new());
-        for ((want, buffer), source) in tensors.iter().zip(&self.buffers).zip(sources) {
+        for ((want, buffer), source) in tensors.iter().zip(self.buffers.iter()).zip(sources) {
             let Some(index) = source else { continue };
             if buffer.overlaps_itself() {
                 return Err(Error::new(

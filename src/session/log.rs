@@ -5,24 +5,25 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use parking_lot::ReentrantMutex;
-
 use crate::policy::Level;
+
+use super::callbacks::{self, Gate};
 
 type Sink = dyn Fn(Level, &str) + Send + Sync;
 
 /// A function that receives lines, one at a time; clones share it. Without one, nothing is printed unless `verbose`.
 #[derive(Clone, Default)]
 pub struct Log {
-    /// Reentrant, since the function may call into the session that is logging.
-    sink: Option<Arc<ReentrantMutex<Box<Sink>>>>,
+    sink: Option<Arc<Sink>>,
+    /// Through which the sink is called, and whatever else must not be at the same time.
+    gate: Gate,
     verbose: bool,
 }
 
 impl Log {
     /// A log that calls `sink`.
     pub fn new(sink: impl Fn(Level, &str) + Send + Sync + 'static) -> Log {
-        Log { sink: Some(Arc::new(ReentrantMutex::new(Box::new(sink)))), verbose: false }
+        Log { sink: Some(Arc::new(sink)), ..Log::default() }
     }
 
     /// The same log, which prints if it has no function: Keras' lines to standard output, as under its verbose=1,
@@ -32,10 +33,19 @@ impl Log {
         self
     }
 
+    /// The same log, for a session of this process.
+    pub(super) fn here(&self) -> Log {
+        Log { gate: self.gate.here(), ..self.clone() }
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// Hands a line over.
     pub fn line(&self, level: Level, text: &str) {
         match &self.sink {
-            Some(sink) => sink.lock()(level, text),
+            Some(sink) => self.gate.pass(callbacks::in_background(), || sink(level, text)),
             None if !self.verbose => {}
             // A line that cannot be printed (a closed pipe) is no reason to fail a save.
             None => match level {

@@ -1,20 +1,42 @@
 //! Where policy, layout, engine and reader meet: the model and the checkpointing session.
+//!
+//! - `model`: the tensors and their memory; `load`, `ahead`, `renames`: the way back into them.
+//! - `run`: the session; `options`: what it is made with.
+//! - `save`: a call of save, up to the thread that makes it; `work`: what that needs of the model.
+//! - `job`: the making of a save; `flight`: what its caller, its writer and whoever cancels it have in common.
+//! - `background`: the thread that makes saves behind their calls.
+//! - `shared`: what the threads in a session share, and what becomes of a save that has ended.
+//! - `log`, `callbacks`: the caller's functions, one at a time.
+//! - `process`: forks, and the end of the process.
+//! - `state`: the training state in a checkpoint; `surroundings`: what a session finds when it begins.
+//! - `convert`: one format into another.
 
 mod ahead;
+mod background;
+mod callbacks;
 mod convert;
+mod flight;
+mod job;
 mod load;
 mod log;
 mod model;
+mod options;
+mod process;
 mod renames;
 mod run;
+mod save;
+mod shared;
 mod state;
 mod surroundings;
+mod work;
 
 pub use crate::policy::Level;
+pub use callbacks::Progress;
 pub use convert::convert;
 pub use load::{Loaded, Loading, Skipped};
 pub use log::Log;
 pub use model::Model;
+pub use options::{Async, Backpressure, Options, Stats};
 pub use renames::{Rename, Renames};
-pub use run::{Options, Session, Stats};
+pub use run::Session;
 pub use state::save_counter;

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use crate::engine::{self, Buffer, Disk, Save, Spares, Tensors, Unwatched, WriteOptions, WriteStats};
+use crate::engine::{Buffer, Unwatched, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
-use crate::layout::{self, Assets, Format, Layout, Schema, Stamp};
+use crate::layout::{self, Assets, Format, Layout, Schema};
 use crate::tensor::Dtype;
 
 use super::state::TrainingState;
+use super::work::{Layouts, Work};
 
 /// What a file is made as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +24,13 @@ pub(super) struct Kind {
 #[derive(Default)]
 pub struct Model {
     pub(super) schema: Schema,
-    pub(super) buffers: Vec<Buffer>,
+    /// Shared with the saves in the background.
+    pub(super) buffers: Arc<Vec<Buffer>>,
     config: Option<String>,
     assets: Assets,
     metadata: BTreeMap<String, String>,
-    /// The last layout: a further save of the same kind replays it. A save takes it out while bytes move.
-    layout: Mutex<Option<(Kind, Layout)>>,
+    /// Of the model as it is: a change begins anew.
+    layouts: Arc<Layouts>,
 }
 
 impl Model {
@@ -41,15 +42,15 @@ impl Model {
     /// Adds a tensor whose bytes are in `buffer`; nothing has changed after an error.
     pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64], buffer: Buffer) -> Result<()> {
         self.schema.add(path, dtype, shape)?;
-        self.buffers.push(buffer);
-        *self.layout.get_mut() = None;
+        Arc::make_mut(&mut self.buffers).push(buffer);
+        self.forget_layouts();
         Ok(())
     }
 
     /// The buffer of a tensor.
     pub fn buffer_mut(&mut self, path: &str) -> Result<&mut Buffer> {
         let index = self.schema.find(path);
-        index.and_then(|i| self.buffers.get_mut(i)).ok_or_else(|| {
+        index.and_then(|i| Arc::make_mut(&mut self.buffers).get_mut(i)).ok_or_else(|| {
             Error::new(Status::NotFound, format!("the model has no tensor '{path}': add it first"))
         })
     }
@@ -57,7 +58,7 @@ impl Model {
     /// Gives `group`/vars Keras' attribute `name`.
     pub fn set_name(&mut self, group: &str, name: &str) -> Result<()> {
         self.schema.set_name(group, name)?;
-        *self.layout.get_mut() = None;
+        self.forget_layouts();
         Ok(())
     }
 
@@ -65,14 +66,14 @@ impl Model {
     pub fn set_config(&mut self, config: &str) -> Result<()> {
         layout::check_config(config)?;
         self.config = Some(config.to_owned());
-        *self.layout.get_mut() = None;
+        self.forget_layouts();
         Ok(())
     }
 
     /// Sets `assets/name` of a `.keras` file.
     pub fn set_asset(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.assets.set(name, bytes)?;
-        *self.layout.get_mut() = None;
+        self.forget_layouts();
         Ok(())
     }
 
@@ -80,7 +81,7 @@ impl Model {
     pub fn set_metadata(&mut self, key: &str, value: &str) -> Result<()> {
         layout::safetensors::check_key(key)?;
         self.metadata.insert(key.to_owned(), value.to_owned());
-        *self.layout.get_mut() = None;
+        self.forget_layouts();
         Ok(())
     }
 
@@ -89,15 +90,42 @@ impl Model {
         let format = Format::of(&path.to_string_lossy())?;
         let kind = Kind { format, max_shard_bytes: layout::MAX_SHARD_BYTES };
         let state = TrainingState::default().to_json();
-        self.write(path, kind, state, &WriteOptions::default(), None).map(|_| ())
+        self.write(path, kind, state, &WriteOptions::default()).map(|_| ())
     }
 
-    /// Bytes of a checkpoint of this kind.
+    /// The model has changed. Those that saves have in use go nowhere then.
+    fn forget_layouts(&mut self) {
+        match Arc::get_mut(&mut self.layouts) {
+            Some(layouts) => *layouts = Layouts::default(),
+            None => self.layouts = Arc::default(),
+        }
+    }
+
+    /// Computes the layout; gives the bytes of a checkpoint of this kind.
     pub(super) fn prepare(&self, kind: Kind) -> Result<u64> {
-        let layout = self.take_layout(kind, 0)?;
+        let layout = match self.layouts.take(kind, 0, false) {
+            Some(layout) => layout,
+            None => self.plan(kind, 0)?,
+        };
         let size = layout.total_size();
-        *self.layout.lock() = Some((kind, layout));
+        self.layouts.put(kind, layout);
         Ok(size)
+    }
+
+    /// What a save needs, with room for a training state of so many bytes. `again`: another save may begin before this
+    /// one has ended, and is to find a layout, too.
+    pub(super) fn work(&self, kind: Kind, state_bytes: usize, again: bool) -> Result<Work> {
+        let layout = match self.layouts.take(kind, state_bytes, again) {
+            Some(layout) => layout,
+            None => {
+                let layout = self.plan(kind, state_bytes)?;
+                if again {
+                    self.layouts.put(kind, layout.clone());
+                }
+                layout
+            }
+        };
+        Ok(Work::new(kind, layout, self.layouts.clone(), self.buffers.clone()))
     }
 
     /// Writes and commits one file.
@@ -107,41 +135,18 @@ impl Model {
         kind: Kind,
         state: Vec<u8>,
         options: &WriteOptions,
-        spares: Option<&Spares>,
     ) -> Result<WriteStats> {
-        let mut layout = self.take_layout(kind, state.len())?;
-        let stamp = Stamp { state, date: engine::local_date() };
-        let save = Save {
-            storage: &Disk,
-            path,
-            layout: &mut layout,
-            stamp: &stamp,
-            tensors: Tensors::Buffers(&self.buffers),
-            options: *options,
-            watch: &Unwatched,
-            arena: None,
-            spares,
-        };
-        let stats = save.run();
-        *self.layout.lock() = Some((kind, layout));
-        stats
+        self.work(kind, state.len(), false)?.run(path, state, options, (None, None), &Unwatched)
     }
 
-    /// The cached layout if it fits, else a new one.
-    fn take_layout(&self, kind: Kind, state_bytes: usize) -> Result<Layout> {
-        match self.layout.lock().take() {
-            Some((k, layout)) if k == kind && layout.state_capacity() >= state_bytes => Ok(layout),
-            _ => {
-                let capacity = state_bytes.next_power_of_two().max(layout::own::STATE_CAPACITY);
-                let options = layout::Options {
-                    config: self.config.as_deref(),
-                    assets: &self.assets,
-                    metadata: &self.metadata,
-                    max_shard_bytes: kind.max_shard_bytes,
-                    state_capacity: capacity,
-                };
-                layout::plan(&self.schema, kind.format, &options)
-            }
-        }
+    fn plan(&self, kind: Kind, state_bytes: usize) -> Result<Layout> {
+        let options = layout::Options {
+            config: self.config.as_deref(),
+            assets: &self.assets,
+            metadata: &self.metadata,
+            max_shard_bytes: kind.max_shard_bytes,
+            state_capacity: state_bytes.next_power_of_two().max(layout::own::STATE_CAPACITY),
+        };
+        layout::plan(&self.schema, kind.format, &options)
     }
 }

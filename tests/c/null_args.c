@@ -37,6 +37,17 @@ static void log_nothing(ckpt_log_level level, const char *message, void *user) {
   (void)level, (void)message, (void)user;
 }
 
+static void hear_nothing(const char *path, uint64_t done, uint64_t total, void *user) {
+  (void)path, (void)done, (void)total, (void)user;
+}
+
+static void *give_nothing(size_t nbytes, size_t alignment, void *user) {
+  (void)nbytes, (void)alignment, (void)user;
+  return NULL;
+}
+
+static void take_nothing(void *memory, size_t nbytes, void *user) { (void)memory, (void)nbytes, (void)user; }
+
 static void options(void) {
   ckpt_options *o = NULL;
   FAILS(ckpt_options_new(NULL), INVALID, "out is NULL");
@@ -76,6 +87,33 @@ static void options(void) {
   FAILS(ckpt_options_set_async(NULL, CKPT_ASYNC_OFF), INVALID, "options is NULL");
   FAILS(ckpt_options_set_async(o, (ckpt_async)4), INVALID, "kind is 4: expected a number from 0 to 3");
   FAILS(ckpt_options_set_async(o, (ckpt_async)-1), INVALID, "kind is -1: expected");
+
+  OK(ckpt_options_set_async(o, CKPT_ASYNC_SNAPSHOT));
+
+  FAILS(ckpt_options_set_backpressure(NULL, CKPT_BACKPRESSURE_BLOCK), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_backpressure(o, (ckpt_backpressure)2), INVALID, "backpressure is 2: expected a number from 0 to 1");
+  FAILS(ckpt_options_set_backpressure(o, (ckpt_backpressure)-1), INVALID, "backpressure is -1: expected");
+  OK(ckpt_options_set_backpressure(o, CKPT_BACKPRESSURE_REPLACE));
+
+  FAILS(ckpt_options_set_staging_limit(NULL, 0), INVALID, "options is NULL");
+  OK(ckpt_options_set_staging_limit(o, UINT64_MAX));
+  FAILS(ckpt_options_set_staging_allocator(NULL, give_nothing, take_nothing, NULL), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_staging_allocator(o, NULL, take_nothing, NULL), INVALID, "alloc is NULL");
+  FAILS(ckpt_options_set_staging_allocator(o, give_nothing, NULL, NULL), INVALID, "dealloc is NULL");
+  OK(ckpt_options_set_staging_allocator(o, give_nothing, take_nothing, NULL));
+  OK(ckpt_options_set_staging_allocator(o, NULL, NULL, NULL));
+
+  FAILS(ckpt_options_set_backend(NULL, CKPT_BACKEND_AUTO), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_backend(o, (ckpt_backend)3), INVALID, "backend is 3: expected a number from 0 to 2");
+  FAILS(ckpt_options_set_backend(o, (ckpt_backend)-1), INVALID, "backend is -1: expected");
+  OK(ckpt_options_set_backend(o, CKPT_BACKEND_DIRECT));
+
+  FAILS(ckpt_options_set_recycle(NULL, true), INVALID, "options is NULL");
+  OK(ckpt_options_set_recycle(o, false));
+
+  FAILS(ckpt_options_set_progress(NULL, hear_nothing, NULL), INVALID, "options is NULL");
+  OK(ckpt_options_set_progress(o, hear_nothing, NULL));
+  OK(ckpt_options_set_progress(o, NULL, NULL));
 
   FAILS(ckpt_options_set_durability(NULL, CKPT_DURABILITY_FULL), INVALID, "options is NULL");
   FAILS(ckpt_options_set_durability(o, (ckpt_durability)2), INVALID, "durability is 2: expected a number from 0 to 1");
@@ -134,6 +172,8 @@ static void session(const ckpt_options *weights_only, ckpt_model *model) {
   FAILS(ckpt_wait(NULL), INVALID, "session is NULL");
   OK(ckpt_wait_buffers(s));
   OK(ckpt_wait(s));
+  FAILS(ckpt_cancel(NULL), INVALID, "session is NULL");
+  OK(ckpt_cancel(s));
 
   FAILS(ckpt_best(NULL, &best), INVALID, "session is NULL");
   FAILS(ckpt_best(s, NULL), INVALID, "out is NULL");

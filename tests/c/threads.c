@@ -85,22 +85,67 @@ static void train(size_t me) {
   }
 }
 
-static void *run(void *argument) {
+static void *read_and_load(void *argument) {
   size_t me = *(const size_t *)argument;
   own_errors(me);
   read_all(me);
   load_own_model();
-  train(me);
   return NULL;
+}
+
+static void *run(void *argument) {
+  train(*(const size_t *)argument);
+  return NULL;
+}
+
+static void in_threads(void *(*function)(void *)) {
+  pthread_t ids[threads];
+  size_t numbers[threads];
+  for (size_t i = 0; i < threads; i++) {
+    numbers[i] = i;
+    CHECK(pthread_create(&ids[i], NULL, function, &numbers[i]) == 0);
+  }
+  for (size_t i = 0; i < threads; i++)
+    CHECK(pthread_join(ids[i], NULL) == 0);
+}
+
+static void count_progress(const char *path, uint64_t done, uint64_t total, void *user) {
+  (void)path, (void)user;
+  CHECK(done <= total);
+  lines++;
+}
+
+/* One session, which all threads train with, and its best checkpoint at the end. */
+static void train_together(ckpt_async kind, ckpt_backpressure backpressure) {
+  ckpt_options *options = NULL;
+  ckpt_reader *best = NULL;
+  const char *path;
+  OK(ckpt_options_new(&options));
+  OK(ckpt_options_set_save_weights_only(options, true));
+  OK(ckpt_options_set_save_best_only(options, true));
+  OK(ckpt_options_set_durability(options, CKPT_DURABILITY_NONE));
+  OK(ckpt_options_set_keep_last(options, 3));
+  OK(ckpt_options_set_verbose(options, 1));
+  OK(ckpt_options_set_log(options, count_line, NULL));
+  OK(ckpt_options_set_progress(options, count_progress, NULL));
+  OK(ckpt_options_set_async(options, kind));
+  OK(ckpt_options_set_backpressure(options, backpressure));
+  OK(ckpt_new("threads/{epoch:03d}.weights.h5", options, &session));
+  ckpt_options_free(options);
+  lines = 0;
+  in_threads(run);
+  CHECK(lines > 0);
+  OK(ckpt_best_path(session, &path));
+  OK(ckpt_reader_open(path, &best));
+  OK(ckpt_reader_verify(best));
+  CHECK(ckpt_reader_len(best) == tensors);
+  ckpt_reader_free(best);
+  OK(ckpt_load_best(session, model));
+  ckpt_free(session);
 }
 
 int main(void) {
   static const int64_t shape[] = {elements};
-  pthread_t ids[threads];
-  size_t numbers[threads];
-  ckpt_options *options = NULL;
-  ckpt_reader *best = NULL;
-  const char *path;
   fresh_directory("threads");
   OK(ckpt_model_new(&model));
   for (size_t t = 0; t < tensors; t++) {
@@ -112,32 +157,13 @@ int main(void) {
   }
   OK(ckpt_model_save(model, "threads/read.weights.h5"));
   OK(ckpt_reader_open("threads/read.weights.h5", &reader));
-  OK(ckpt_options_new(&options));
-  OK(ckpt_options_set_save_weights_only(options, true));
-  OK(ckpt_options_set_save_best_only(options, true));
-  OK(ckpt_options_set_durability(options, CKPT_DURABILITY_NONE));
-  OK(ckpt_options_set_keep_last(options, 3));
-  OK(ckpt_options_set_verbose(options, 1));
-  OK(ckpt_options_set_log(options, count_line, NULL));
-  OK(ckpt_new("threads/{epoch:03d}.weights.h5", options, &session));
-  ckpt_options_free(options);
-
   CHECK(pthread_barrier_init(&barrier, NULL, threads) == 0);
-  for (size_t i = 0; i < threads; i++) {
-    numbers[i] = i;
-    CHECK(pthread_create(&ids[i], NULL, run, &numbers[i]) == 0);
-  }
-  for (size_t i = 0; i < threads; i++)
-    CHECK(pthread_join(ids[i], NULL) == 0);
-
-  CHECK(lines > 0);
-  OK(ckpt_best_path(session, &path));
-  OK(ckpt_reader_open(path, &best));
-  OK(ckpt_reader_verify(best));
-  CHECK(ckpt_reader_len(best) == tensors);
-  ckpt_reader_free(best);
-  OK(ckpt_load_best(session, model));
-  ckpt_free(session);
+  in_threads(read_and_load);
+  train_together(CKPT_ASYNC_OFF, CKPT_BACKPRESSURE_BLOCK);
+  train_together(CKPT_ASYNC_COPY, CKPT_BACKPRESSURE_BLOCK);
+  train_together(CKPT_ASYNC_COPY, CKPT_BACKPRESSURE_REPLACE);
+  train_together(CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_BLOCK);
+  train_together(CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_REPLACE);
   ckpt_reader_free(reader);
   ckpt_model_free(model);
   return 0;

@@ -1,0 +1,92 @@
+//! A save, ready to be made: by the call that it is due to, or behind its back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::engine::{Watch, WriteStats};
+use crate::error::{Error, Result, Status};
+use crate::policy::Ticket;
+
+use super::flight::{Flight, Follow};
+use super::shared::{Line, Shared};
+use super::state::TrainingState;
+use super::work::Work;
+
+/// A save, ready to be made.
+pub(super) struct Job {
+    /// Its number among all saves of the template.
+    pub counter: u64,
+    pub ticket: Ticket,
+    pub flight: Arc<Flight>,
+    pub work: Work,
+}
+
+impl Shared {
+    /// Makes a save and does what it brings about. Returns what became of it, and the lines that the log has not had; a
+    /// failure that its call will not tell of is kept for the next one.
+    pub fn make(&self, job: Job) -> (Result<()>, Vec<Line>) {
+        let Job { counter, ticket, flight, work } = job;
+        let path = ticket.due().path.clone();
+        let follow = Follow { shared: self, flight: &flight, counter, path: &path };
+        let state = {
+            let core = self.lock();
+            let state = core.policy.state_of(&ticket);
+            TrainingState::of(counter, &core.policy.options().monitor, ticket.due(), &state).to_json()
+        };
+        let written = guarded(|| self.write(work, state, &follow));
+        follow.released();
+        let bytes = written.as_ref().ok().map(|stats| stats.bytes);
+        let (result, dropped) = self.settle(counter, ticket, &flight, written);
+        // Before the next save may begin: it could be one to the path of a file that goes.
+        let mut lines: Vec<Line> = dropped.iter().map(|saved| self.remove(saved)).collect();
+        lines.extend(flight.take_notes());
+        if let Some(bytes) = bytes {
+            // A panic of the function's cannot undo the save.
+            let _ = guarded(|| {
+                self.meter.end(&path, bytes);
+                Ok(())
+            });
+        }
+        let mut outcome = result.clone();
+        if self.mode.is_on() {
+            // Before those who wait for the end of the save hear of it.
+            lines.extend(self.keep_failure(counter, &path, &mut outcome));
+            let lines = std::mem::take(&mut lines);
+            let _ = guarded(|| {
+                self.say(lines);
+                Ok(())
+            });
+        }
+        lines.extend(self.conclude(counter, &path, outcome));
+        (result, lines)
+    }
+
+    fn write(&self, work: Work, state: Vec<u8>, follow: &Follow<'_>) -> Result<WriteStats> {
+        if follow.cancelled() {
+            return Err(Flight::cancellation());
+        }
+        self.meter.begin();
+        let mut stats = work.run(
+            Path::new(follow.path),
+            state,
+            &self.write,
+            (Some(&self.arena), Some(&self.spares)),
+            follow,
+        )?;
+        let mut beside = self.left_beside(&stats.file.path);
+        beside.retain(|earlier| !stats.file.companions.contains(earlier));
+        stats.file.companions.extend(beside);
+        Ok(stats)
+    }
+}
+
+/// A panic is a failure of the save, which is to end as any other.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("a panic without a message");
+        Err(Error::new(Status::Internal, format!("a bug in libckpt, please report it: {text}")))
+    })
+}

@@ -1,0 +1,127 @@
+//! The process around the sessions: its forks, which leave their threads behind, and its end.
+
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::{io, ptr};
+
+use crate::error::{Error, Result, Status};
+
+use super::shared::Shared;
+
+/// Counts the forks that led to this process, from 1.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// Whether the process has begun to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// The sessions with a thread in this process; never freed. A child has none, and begins a list of its own: a thread
+/// that it does not have may hold the lock of the parent's.
+static SESSIONS: AtomicPtr<Mutex<Vec<Weak<Shared>>>> = AtomicPtr::new(ptr::null_mut());
+
+/// Whether the process has begun to end: the caller's functions may be gone.
+pub(super) fn is_ending() -> bool {
+    ENDING.load(SeqCst)
+}
+
+/// Which of the forks that led here the last one was.
+pub(super) fn generation() -> u64 {
+    GENERATION.load(SeqCst)
+}
+
+/// Which process a session belongs to: any, until it has what a fork does not copy.
+#[derive(Default)]
+pub(super) struct Home(AtomicU64);
+
+impl Home {
+    /// The session has a thread, or holds files, in this process: it is of no use in a child.
+    pub fn settle(&self) -> Result<()> {
+        listen()?;
+        self.0.store(generation(), SeqCst);
+        Ok(())
+    }
+
+    /// Whether the session belongs to the process that this one was forked from.
+    pub fn is_elsewhere(&self) -> bool {
+        let home = self.0.load(SeqCst);
+        home != 0 && home != generation()
+    }
+
+    /// Refuses what such a session cannot do. To be asked before any of its locks is taken: its holder may not exist
+    /// here.
+    pub fn check(&self) -> Result<()> {
+        match self.is_elsewhere() {
+            false => Ok(()),
+            true => Err(Error::new(
+                Status::State,
+                "the session belongs to the process that this one was forked from: its saves go on there; make a new \
+                 session here",
+            )),
+        }
+    }
+}
+
+/// From now on the end of the process waits for the session's saves.
+pub(super) fn enlist(session: &Arc<Shared>) {
+    sessions().push(Arc::downgrade(session));
+}
+
+/// The session has ended.
+pub(super) fn strike(session: &Arc<Shared>) {
+    sessions().retain(|other| !ptr::eq(other.as_ptr(), Arc::as_ptr(session)));
+}
+
+fn sessions() -> MutexGuard<'static, Vec<Weak<Shared>>> {
+    let mut list = SESSIONS.load(SeqCst);
+    if list.is_null() {
+        let fresh = Box::into_raw(Box::default());
+        list = match SESSIONS.compare_exchange(ptr::null_mut(), fresh, SeqCst, SeqCst) {
+            Ok(_) => fresh,
+            Err(other) => {
+                // SAFETY: it came from a Box just now, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+                other
+            }
+        };
+    }
+    // SAFETY: not NULL, so from `Box::into_raw` above, and never freed.
+    unsafe { &*list }.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hears of forks and of the end from now on.
+fn listen() -> Result<()> {
+    static REFUSED: OnceLock<i32> = OnceLock::new();
+    let refused = *REFUSED.get_or_init(|| {
+        // SAFETY: the functions live as long as the process, since the library is never unloaded (-z nodelete); what
+        // runs in a child stores two atomics.
+        match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+            // SAFETY: as above.
+            0 if unsafe { libc::atexit(at_exit) } != 0 => libc::ENOMEM,
+            refused => refused,
+        }
+    });
+    match refused {
+        0 => Ok(()),
+        os => {
+            let cause = io::Error::from_raw_os_error(os);
+            Err(Error::new(
+                Status::Internal,
+                format!(
+                    "cannot begin a save in the background, since the process' end would not be heard of: {cause}"
+                ),
+            ))
+        }
+    }
+}
+
+unsafe extern "C" fn in_child() {
+    GENERATION.fetch_add(1, SeqCst);
+    SESSIONS.store(ptr::null_mut(), SeqCst);
+}
+
+/// Finishes the saves that need nobody's memory any more, and ends the others.
+extern "C" fn at_exit() {
+    ENDING.store(true, SeqCst);
+    let sessions: Vec<Arc<Shared>> = sessions().iter().filter_map(Weak::upgrade).collect();
+    sessions.iter().for_each(|session| session.wind_up());
+    sessions.iter().for_each(|session| session.wait_until_idle());
+}

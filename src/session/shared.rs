@@ -1,0 +1,353 @@
+//! What the threads in a session share, and what becomes of a save that has ended.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::engine::storage::FileId;
+use crate::engine::{self, Arena, Disk, Spares, WriteOptions, WriteStats, Written};
+use crate::error::{Error, Result, Status};
+use crate::policy::{Level, Policy, Record, Retention, Ticket};
+
+use super::callbacks::{self, Meter, Saving};
+use super::flight::Flight;
+use super::job::Job;
+use super::log::Log;
+use super::model::Kind;
+use super::options::{Async, Backpressure, Options, Stats};
+use super::process::Home;
+
+/// Bytes of staging memory, where none was asked for, of a session that copies nothing: for tensors that are not in host
+/// memory.
+const FETCHED: u64 = 8 << 20;
+
+/// What the threads in a session share.
+pub(super) struct Shared {
+    pub kind: Kind,
+    pub write: WriteOptions,
+    pub mode: Async,
+    pub backpressure: Backpressure,
+    pub log: Log,
+    pub meter: Meter,
+    pub home: Home,
+    /// Staging memory.
+    pub arena: Arc<Arena>,
+    /// Files that are not kept, for the next save to write anew.
+    pub spares: Spares,
+    /// The standard library's locks: those of others share a table, which another thread may hold during a fork.
+    core: Mutex<Core>,
+    /// Told of every change that somebody may wait for.
+    changed: Condvar,
+}
+
+/// What the session's lock guards. It is never held while bytes move or one of the caller's functions runs.
+pub(super) struct Core {
+    pub policy: Policy,
+    pub retention: Retention,
+    /// The files of the records in `retention`, by their save counters.
+    files: HashMap<u64, Saved>,
+    /// The directories that were made for them.
+    dirs: HashSet<PathBuf>,
+    /// Saves of the template so far, those of earlier sessions included.
+    pub saves: u64,
+    /// Of the last save that was made.
+    pub stats: Option<(Stats, Arc<Flight>)>,
+    /// The saves that have been accepted and have not ended, by their numbers.
+    pub open: BTreeMap<u64, Open>,
+    /// Those that wait for the thread in the background, the next one first.
+    pub queue: VecDeque<Job>,
+    /// The one that the thread in the background is making.
+    pub running: Option<u64>,
+    pub thread: Option<JoinHandle<()>>,
+    /// The session takes no more saves.
+    pub closing: bool,
+    /// The first failure that nobody has been told of.
+    failure: Option<Error>,
+}
+
+/// A save that has been accepted and has not ended.
+pub(super) struct Open {
+    pub flight: Arc<Flight>,
+    pub caller: Caller,
+    /// Whether the caller's buffers are in use.
+    pub borrowed: bool,
+    /// The monitored value.
+    pub value: Option<f64>,
+}
+
+impl Open {
+    fn is_copying(&self) -> bool {
+        matches!(self.caller, Caller::Copying)
+    }
+
+    /// Whether a later save has to wait for its call: two that copy at once could hold all staging memory between them,
+    /// and wait for each other.
+    pub fn is_in_the_way(&self) -> bool {
+        matches!(self.caller, Caller::Arriving | Caller::Copying)
+    }
+}
+
+/// Where the call is that made a save.
+#[derive(Debug)]
+pub(super) enum Caller {
+    /// It waits for room.
+    Arriving,
+    /// It copies the buffers.
+    Copying,
+    /// The save has ended while it was copying.
+    Outrun(Option<Error>),
+    /// It waits for the end of the save, and will tell of a failure by itself.
+    Waiting,
+    /// It has returned.
+    Gone,
+}
+
+/// A checkpoint that this session wrote.
+pub(super) struct Saved {
+    /// The path as the template made it.
+    pub shown: String,
+    pub file: Written,
+}
+
+/// A line for the log, to be handed over without a lock.
+pub(super) type Line = (Level, String);
+
+impl Shared {
+    /// A session that has made no save, of a template of which there have been `saves`.
+    pub fn new(options: Options, kind: Kind, policy: Policy, log: Log, saves: u64) -> Shared {
+        let Options {
+            threads,
+            durable,
+            backend,
+            mode,
+            backpressure,
+            staging_limit,
+            allocator,
+            recycle,
+            progress,
+            ..
+        } = options;
+        let staging = if mode.copies() || staging_limit > 0 { staging_limit } else { FETCHED };
+        let arena = Arena::new(staging, allocator);
+        let meter = Meter::new(progress, log.gate().clone(), mode.is_on());
+        let retention = Retention::new(policy.options(), policy.direction());
+        let core = Core {
+            policy,
+            retention,
+            files: HashMap::new(),
+            dirs: HashSet::new(),
+            saves,
+            stats: None,
+            open: BTreeMap::new(),
+            queue: VecDeque::new(),
+            running: None,
+            thread: None,
+            closing: false,
+            failure: None,
+        };
+        Shared {
+            kind,
+            write: WriteOptions { threads, durable, backend },
+            mode,
+            backpressure,
+            log,
+            meter,
+            home: Home::default(),
+            arena,
+            spares: Spares::new(Arc::new(Disk), recycle),
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The lock. A panic elsewhere was caught and reported there.
+    pub fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for as long as `condition` holds.
+    pub fn wait_while<'a>(
+        &self,
+        core: MutexGuard<'a, Core>,
+        condition: impl FnMut(&mut Core) -> bool,
+    ) -> MutexGuard<'a, Core> {
+        self.changed.wait_while(core, condition).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes those who wait.
+    pub fn tell_change(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Refuses what waits for a save, from within a function of the caller's which that save may have to wait for.
+    pub fn check_may_wait(&self) -> Result<()> {
+        let waited_for = self.mode.is_on() || self.meter.is_heard();
+        let in_call = waited_for && self.log.gate().is_inside();
+        if !in_call && !callbacks::in_background() && !Saving::is_of(self) {
+            return Ok(());
+        }
+        let message = "called from a log, progress or fetch function: a save may have to wait for that to return, so \
+                       nothing in it can wait for a save";
+        Err(Error::new(Status::State, message))
+    }
+
+    /// Hands lines to the log: those of the policy, then these.
+    pub fn say(&self, lines: impl IntoIterator<Item = Line>) {
+        let notes = self.lock().policy.take_notes();
+        let notes = notes.into_iter().map(|note| (note.level, note.text));
+        notes.chain(lines).for_each(|(level, line)| self.log.line(level, &line));
+    }
+
+    /// Waits until the buffers of all saves so far may change.
+    pub fn wait_for_buffers(&self) {
+        let core = self.lock();
+        let last = core.saves;
+        drop(self.wait_while(core, |core| core.open.range(..=last).any(|(_, open)| open.borrowed)));
+    }
+
+    /// The buffers of a save may change.
+    pub fn release(&self, counter: u64) {
+        // The writer of copies cannot know: whoever copies says so himself.
+        if let Some(open) = self.lock().open.get_mut(&counter).filter(|open| !open.is_copying()) {
+            open.borrowed = false;
+        }
+        self.tell_change();
+    }
+
+    /// A save has been made, or has failed: takes it over or gives it back; returns what no rule keeps any more.
+    pub fn settle(
+        &self,
+        counter: u64,
+        ticket: Ticket,
+        flight: &Arc<Flight>,
+        written: Result<WriteStats>,
+    ) -> (Result<()>, Vec<Saved>) {
+        let mut core = self.lock();
+        let stats = match written {
+            Ok(stats) => stats,
+            Err(error) => {
+                core.policy.give_back(ticket);
+                return (Err(error), Vec::new());
+            }
+        };
+        let took = Stats {
+            bytes: stats.bytes,
+            stall_secs: 0.0,
+            copy_secs: 0.0,
+            write_secs: stats.write_secs,
+            sync_secs: stats.sync_secs,
+        };
+        core.stats = Some((took, flight.clone()));
+        let due = ticket.due();
+        let record = Record {
+            path: stats.file.path.to_string_lossy().into_owned(),
+            counter,
+            epoch: due.epoch,
+            value: due.value,
+        };
+        let saved = Saved { shown: due.path.clone(), file: stats.file };
+        core.policy.confirm(ticket);
+        core.dirs.extend(saved.file.made_dirs.iter().cloned());
+        core.files.insert(counter, saved);
+        (Ok(()), core.keep(record))
+    }
+
+    /// Keeps the failure of a save whose call has returned, which is then out of `outcome`; gives a line as
+    /// [`Core::fail`] does.
+    pub fn keep_failure(&self, counter: u64, path: &str, outcome: &mut Result<()>) -> Option<Line> {
+        let mut core = self.lock();
+        let gone = core.open.get(&counter).is_some_and(|open| matches!(open.caller, Caller::Gone));
+        let error = gone.then(|| std::mem::replace(outcome, Ok(())).err()).flatten();
+        error.and_then(|error| core.fail(path, error))
+    }
+
+    /// A save has ended, and what it brought about has been done.
+    pub fn conclude(&self, counter: u64, path: &str, result: Result<()>) -> Option<Line> {
+        let mut core = self.lock();
+        core.running = core.running.filter(|running| *running != counter);
+        let mut line = None;
+        if let Some(open) = core.open.get_mut(&counter) {
+            match open.caller {
+                Caller::Copying => open.caller = Caller::Outrun(result.err()),
+                Caller::Gone => {
+                    core.open.remove(&counter);
+                    line = result.err().and_then(|error| core.fail(path, error));
+                }
+                Caller::Arriving | Caller::Outrun(_) | Caller::Waiting => drop(core.open.remove(&counter)),
+            }
+        }
+        drop(core);
+        self.tell_change();
+        line
+    }
+
+    /// What earlier saves to this path have put beside the file, and the last one has left there.
+    pub fn left_beside(&self, path: &Path) -> Vec<(PathBuf, FileId)> {
+        let mut beside = Vec::new();
+        for earlier in self.lock().files.values().filter(|earlier| earlier.file.path == path) {
+            beside.extend_from_slice(&earlier.file.companions);
+        }
+        beside.retain(|(path, id)| engine::stands(&Disk, path, *id).unwrap_or(false));
+        beside
+    }
+
+    /// Removes a checkpoint that no rule keeps, with the directories that were made for it where nothing is left in them;
+    /// says what became of it: the save that brought it about has succeeded.
+    pub fn remove(&self, saved: &Saved) -> Line {
+        let path = &saved.shown;
+        match self.spares.retire(&saved.file) {
+            Ok(true) => {}
+            Ok(false) => {
+                return (Level::Warn, format!("'{path}' is no longer the file of this session: left alone"));
+            }
+            Err(e) => return (Level::Warn, e.message().to_owned()),
+        }
+        for dir in saved.file.path.ancestors().skip(1) {
+            let ours = self.lock().dirs.contains(dir);
+            if !ours || !engine::remove_dir(&Disk, dir) {
+                break;
+            }
+            self.lock().dirs.remove(dir);
+        }
+        (Level::Debug, format!("removed '{path}': no keep_* rule keeps it"))
+    }
+}
+
+impl Core {
+    /// The failure that nobody has been told of, if there is one.
+    pub fn take_failure(&mut self) -> Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Keeps a failure until somebody asks; gives the line for the log where an earlier one is kept already.
+    pub fn fail(&mut self, path: &str, error: Error) -> Option<Line> {
+        let error = error.context(format_args!("the save to '{path}' failed"));
+        match &self.failure {
+            Some(_) => Some((Level::Error, error.message().to_owned())),
+            None => {
+                self.failure = Some(error);
+                None
+            }
+        }
+    }
+
+    /// Takes a durable save over; gives the files that no rule keeps any more.
+    fn keep(&mut self, record: Record) -> Vec<Saved> {
+        let dropped = self.retention.saved(record);
+        let dropped = dropped.iter().filter_map(|record| self.files.remove(&record.counter)).collect();
+        // Files that were saved over have no record any more.
+        let standing: HashSet<u64> = self.retention.records().iter().map(|r| r.counter).collect();
+        self.files.retain(|counter, _| standing.contains(counter));
+        dropped
+    }
+
+    /// The file of the best save, and its number.
+    pub fn best_file(&self) -> Result<(u64, &Saved)> {
+        let best = self.retention.best().map(|record| record.counter);
+        best.and_then(|counter| Some((counter, self.files.get(&counter)?))).ok_or_else(|| {
+            let monitor = &self.policy.options().monitor;
+            Error::new(Status::NotFound, format!("no save stands that had '{monitor}' in its logs"))
+        })
+    }
+}
