@@ -53,6 +53,24 @@ class Options {
   /// How saves run beside the training.
   Options& async(Async kind) & { return set(ckpt_options_set_async, static_cast<ckpt_async>(kind)); }
   Options&& async(Async kind) && { return std::move(async(kind)); }
+  /// What becomes of a save in the background while one is being made and another one waits.
+  Options& backpressure(Backpressure kind) & {
+    return set(ckpt_options_set_backpressure, static_cast<ckpt_backpressure>(kind));
+  }
+  Options&& backpressure(Backpressure kind) && { return std::move(backpressure(kind)); }
+  /// The most bytes of staging memory; 0: what one checkpoint needs.
+  Options& staging_limit(std::uint64_t bytes) & { return set(ckpt_options_set_staging_limit, bytes); }
+  Options&& staging_limit(std::uint64_t bytes) && { return std::move(staging_limit(bytes)); }
+  /// Where staging memory comes from; `user` lives as long as every session made from these options.
+  Options& staging_allocator(ckpt_alloc_fn alloc, ckpt_dealloc_fn dealloc, void* user = nullptr) & {
+    return set(ckpt_options_set_staging_allocator, alloc, dealloc, user);
+  }
+  Options&& staging_allocator(ckpt_alloc_fn alloc, ckpt_dealloc_fn dealloc, void* user = nullptr) && {
+    return std::move(staging_allocator(alloc, dealloc, user));
+  }
+  /// How bytes reach the disk.
+  Options& backend(Backend kind) & { return set(ckpt_options_set_backend, static_cast<ckpt_backend>(kind)); }
+  Options&& backend(Backend kind) && { return std::move(backend(kind)); }
   /// What a finished save survives.
   Options& durability(Durability kind) & {
     return set(ckpt_options_set_durability, static_cast<ckpt_durability>(kind));
@@ -81,10 +99,18 @@ class Options {
   Options& log(LogFunction function) & {
     auto log = function ? std::make_shared<const LogFunction>(std::move(function)) : nullptr;
     set(ckpt_options_set_log, log ? &forward : nullptr, const_cast<LogFunction*>(log.get()));
-    log_ = std::move(log);
+    functions_.log = std::move(log);
     return *this;
   }
   Options&& log(LogFunction function) && { return std::move(log(std::move(function))); }
+  /// Who hears how far saves have come, likewise.
+  Options& progress(ProgressFunction function) & {
+    auto progress = function ? std::make_shared<const ProgressFunction>(std::move(function)) : nullptr;
+    set(ckpt_options_set_progress, progress ? &hear : nullptr, const_cast<ProgressFunction*>(progress.get()));
+    functions_.progress = std::move(progress);
+    return *this;
+  }
+  Options&& progress(ProgressFunction function) && { return std::move(progress(std::move(function))); }
 
   /// The handle of C's, still owned by this object.
   ckpt_options* get() const noexcept { return handle_.get(); }
@@ -105,8 +131,21 @@ class Options {
     }
   }
 
+  static void hear(const char* path, std::uint64_t done, std::uint64_t total, void* user) noexcept {
+    try {
+      (*static_cast<const ProgressFunction*>(user))(path, done, total);
+    } catch (...) {  // See ProgressFunction.
+    }
+  }
+
+  /// What C calls.
+  struct Functions {
+    std::shared_ptr<const LogFunction> log;
+    std::shared_ptr<const ProgressFunction> progress;
+  };
+
   detail::Handle<ckpt_options, ckpt_options_free> handle_;
-  std::shared_ptr<const LogFunction> log_;
+  Functions functions_;
 };
 
 /// A checkpointing session: when to save, where, what is best and what to keep.
@@ -114,7 +153,7 @@ class Session {
  public:
   /// @param filepath  a Python format string, such as "checkpoints/{epoch:02d}-{val_loss:.3f}.keras"
   explicit Session(const Path& filepath) { open(filepath, nullptr); }
-  Session(const Path& filepath, const Options& options) : handle_(nullptr, Close{options.log_}) {
+  Session(const Path& filepath, const Options& options) : handle_(nullptr, Close{options.functions_}) {
     open(filepath, options.get());
   }
 
@@ -133,13 +172,15 @@ class Session {
     const char* path = ckpt_path(handle_.get());
     return path != nullptr ? std::optional<std::string>(path) : std::nullopt;
   }
-  /// Makes the save that is due.
+  /// Makes the save that is due, or has it made in the background.
   void save(const Model& model) {
     detail::run([&] { return ckpt_save(handle_.get(), model.get()); });
   }
 
   void wait_buffers() { detail::check(ckpt_wait_buffers(handle_.get())); }
   void wait() { detail::check(ckpt_wait(handle_.get())); }
+  /// Ends the saves that are being made or wait, as soon as can be.
+  void cancel() { detail::check(ckpt_cancel(handle_.get())); }
 
   /// The value to beat, once there is one.
   std::optional<double> best() const {
@@ -158,7 +199,7 @@ class Session {
 
   /// Finds out before the first epoch what would otherwise fail after it.
   void prepare(const Model& model) { detail::check(ckpt_prepare(handle_.get(), model.get())); }
-  /// What the last finished save took, once there is one.
+  /// What the last save took that has been made, once there is one.
   std::optional<Stats> last_stats() const {
     Stats stats{};
     return detail::found(ckpt_last_stats(handle_.get(), &stats)) ? std::optional<Stats>(stats) : std::nullopt;
@@ -168,9 +209,9 @@ class Session {
   ckpt* get() const noexcept { return handle_.get(); }
 
  private:
-  /// Holds the log function for as long as the session can call it.
+  /// Holds the functions for as long as the session can call them.
   struct Close {
-    std::shared_ptr<const LogFunction> log;
+    Options::Functions functions;
     void operator()(ckpt* session) const noexcept { ckpt_free(session); }
   };
 

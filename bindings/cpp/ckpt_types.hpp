@@ -47,6 +47,12 @@ enum class Async {
 /// What a finished save survives: ckpt_durability.
 enum class Durability { Full = CKPT_DURABILITY_FULL, None = CKPT_DURABILITY_NONE };
 
+/// What becomes of a save in the background for which there is no room: ckpt_backpressure.
+enum class Backpressure { Block = CKPT_BACKPRESSURE_BLOCK, Replace = CKPT_BACKPRESSURE_REPLACE };
+
+/// How bytes reach the disk: ckpt_backend.
+enum class Backend { Auto = CKPT_BACKEND_AUTO, Buffered = CKPT_BACKEND_BUFFERED, Direct = CKPT_BACKEND_DIRECT };
+
 /// How much a log line matters: ckpt_log_level.
 enum class LogLevel { Error = CKPT_LOG_ERROR, Warn = CKPT_LOG_WARN, Info = CKPT_LOG_INFO, Debug = CKPT_LOG_DEBUG };
 
@@ -333,6 +339,9 @@ using PutFunction = std::function<void(const void* src, std::uint64_t offset, st
 
 /// Receives log lines. What it throws is dropped: nothing may be thrown through C.
 using LogFunction = std::function<void(LogLevel level, const char* message)>;
+
+/// Hears how far a save has come. What it throws is dropped, likewise.
+using ProgressFunction = std::function<void(const char* path, std::uint64_t done, std::uint64_t total)>;
 
 }  // namespace libckpt
 

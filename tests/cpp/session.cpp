@@ -83,6 +83,44 @@ static void log_functions() {
   CHECK(count.use_count() == 1);
 }
 
+// Saves in the background: failures are thrown by the next call, functions live as long as what can call them.
+static void in_the_background() {
+  std::vector<float> weights(1 << 20, 1.0F);
+  Model model;
+  model.add("w", weights, {1 << 20});
+  auto calls = std::make_shared<std::vector<std::string>>();
+  {
+    Session session("session/behind-{epoch}.weights.h5",
+                    weights_only()
+                        .async(libckpt::Async::Borrow)
+                        .backpressure(libckpt::Backpressure::Block)
+                        .backend(libckpt::Backend::Auto)
+                        .progress([calls](const char* path, std::uint64_t done, std::uint64_t total) {
+                          if (done == total) calls->push_back(path);
+                          throw std::runtime_error("not through C");
+                        }));
+    for (std::uint64_t epoch = 0; epoch < 3; ++epoch) {
+      session.wait_buffers();
+      weights[0] = static_cast<float>(epoch);
+      session.on_epoch_end(epoch, {});
+      session.save(model);
+    }
+    session.wait();
+    session.cancel();
+    CHECK(calls->size() == 3 && calls->back() == "session/behind-3.weights.h5" && exists(calls->back().c_str()));
+    CHECK(calls.use_count() == 2);
+  }
+  CHECK(calls.use_count() == 1);
+
+  CHECK(std::fclose(std::fopen("session/file", "w")) == 0);
+  Session failing("session/file/{epoch}.weights.h5",
+                  weights_only().async(libckpt::Async::Copy).staging_limit(4 << 20));
+  failing.on_epoch_end(0, {});
+  failing.save(model);
+  throws([&] { failing.wait(); }, Status::Io, "session/file/1.weights.h5' failed");
+  failing.wait();
+}
+
 static void moves() {
   Session a("session/a.weights.h5", weights_only());
   ckpt* const handle = a.get();
@@ -109,13 +147,17 @@ static void refuses() {
   throws([] { Options().monitor(""); }, Status::InvalidArgument, "metric is empty");
   throws([] { Options().mode(static_cast<libckpt::Mode>(3)); }, Status::InvalidArgument, "mode is 3");
   throws([] { Options().max_shard_bytes(0); }, Status::InvalidArgument, "bytes is 0");
-  throws([] { Options().async(libckpt::Async::Copy); }, Status::Unsupported, "CKPT_ASYNC_OFF");
+  throws([] { Options().backpressure(static_cast<libckpt::Backpressure>(2)); }, Status::InvalidArgument, "backpressure");
+  throws([] { Options().backend(static_cast<libckpt::Backend>(3)); }, Status::InvalidArgument, "backend is 3");
+  throws([] { Options().staging_allocator(nullptr, [](void*, std::size_t, void*) {}); }, Status::InvalidArgument,
+         "alloc is NULL");
 }
 
 int main() {
   fresh_directory("session");
   the_usual_loop();
   log_functions();
+  in_the_background();
   moves();
   refuses();
   return 0;
