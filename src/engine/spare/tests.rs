@@ -104,3 +104,27 @@ fn names_are_exchanged_at_once_or_not_at_all() {
     assert_eq!(Disk.exchange(&one.0, &nothing).unwrap_err().kind(), io::ErrorKind::NotFound);
     assert_eq!(id(&one), second);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn who_opens_a_file_while_it_is_looked_at_ends_nobody() {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::{Duration, Instant};
+
+    let place = Place::new();
+    let ours = Disk.reopen(&place.0).unwrap();
+    let stop = AtomicBool::new(false);
+    let end = Instant::now() + Duration::from_millis(300);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                std::fs::File::open(&place.0).unwrap();
+            }
+        });
+        // The kernel tells the holder of a lease by a signal.
+        while Instant::now() < end {
+            let _ = ours.is_unshared();
+        }
+        stop.store(true, Relaxed);
+    });
+}
