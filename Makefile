@@ -71,11 +71,9 @@ header: .tools  ## write include/ckpt.h and tests/abi/symbols.txt anew, after a 
 	tests/abi/symbols.sh --bless "$(library)" build/lib/libckpt.a
 
 .PHONY: bench
-bench: build .venv/.ready  ## measure, as ratios against the machine and its peers in one run
-	@mkdir -p build/bench
-	@$(CC) -std=c99 -O2 -Iinclude benches/decision.c -o build/bench/decision \
-		"$(library)" "-Wl,-rpath,$(root)/build/lib"
-	@cd build/bench && $(python) ../../benches/bench.py "$(library)" ./decision
+bench: build .venv/.ready  ## measure against the machine and its peers (10 minutes; BENCH=--quick: 3), draw docs/bench
+	@PYTHON="$(python)" CC="$(CC)" CXX="$(CXX)" benches/setup.sh build/bench "$(library)"
+	@$(python) benches/bench.py $(BENCH) --docs docs/bench build/bench
 
 .PHONY: clean
 clean:  ## remove what was built; not the Python environment in .venv

@@ -180,7 +180,7 @@ fn durable(dir: &Path, rounds: usize) {
     };
     let ways =
         [way("memcpy to warm memory", copy), way("staging, one thread", fill(1)), way("staging", fill(0))];
-    compare("512 MiB in 100 tensors, copied", dir, rounds * 3, &ways);
+    compare("512 MiB in 100 tensors, copied", dir, rounds, &ways);
     let ways = [
         way("plain pwrite + fsync", plain),
         way("save, durable, buffered", save_by(Backend::Buffered, 0)),

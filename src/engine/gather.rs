@@ -7,8 +7,8 @@ use super::buffer::Buffer;
 use super::sums::Sums;
 use super::tiles::{Part, Piece, Tiles};
 
-/// Bytes that are summed and then moved: with those that come next, what stays in a core's nearest cache.
-const CHUNK: usize = 4096;
+/// Bytes that are summed and then moved: what stays in a core's nearest cache.
+const CHUNK: usize = 16 << 10;
 
 /// Bytes from which on a move goes past the caches: what is shorter is not worth the fence.
 const STREAM: usize = 4 << 10;
@@ -89,7 +89,7 @@ fn copy(src: &[u8], dst: &mut [u8], next: Next) -> u32 {
 /// Copies bytes past the caches; [`fence`] must come before another thread reads them.
 #[cfg(target_arch = "x86_64")]
 fn stream(src: &[u8], dst: &mut [u8]) {
-    use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_stream_si128};
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
     const LINE: usize = 64;
 
     let ahead = dst.as_ptr().align_offset(LINE).min(dst.len());
@@ -99,8 +99,6 @@ fn stream(src: &[u8], dst: &mut [u8]) {
         let (from, to) = (src.as_ptr().cast::<__m128i>(), dst.as_mut_ptr().cast::<__m128i>());
         // SAFETY: both have LINE bytes, and `to` is at a multiple of as many; SSE2 is in every x86-64.
         unsafe {
-            // The next chunk is on its way while this one leaves; where there is none, it is no error.
-            _mm_prefetch::<_MM_HINT_T0>(src.as_ptr().wrapping_add(CHUNK).cast());
             let line = [0, 1, 2, 3].map(|i| _mm_loadu_si128(from.add(i)));
             for (i, part) in line.into_iter().enumerate() {
                 _mm_stream_si128(to.add(i), part);

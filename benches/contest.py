@@ -1,0 +1,101 @@
+"""How contestants take turns, and the programs in C among them."""
+import gc
+import json
+import os
+import statistics
+import subprocess
+import time
+
+SETTLE = 0.1  # seconds of rest before a contestant that writes to the disk
+
+
+class Unsupported(Exception):
+    """What was asked for is not to be had here; its text says why."""
+
+
+class Worker:
+    """A program that has tensors in its memory and takes commands (benches/worker.h)."""
+
+    def __init__(self, program, directory, count, bytes_each):
+        self.dir, self.count, self.bytes_each = directory, count, bytes_each
+        self.process = subprocess.Popen([program, directory, str(count), str(bytes_each)], text=True, bufsize=1,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __call__(self, *words):
+        """Has it do a command; its answer."""
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        line = self.process.stdout.readline()
+        answer = json.loads(line) if line else {"error": f"it ended with {self.process.wait()}"}
+        if "unsupported" in answer:
+            raise Unsupported(answer["unsupported"])
+        if "error" in answer:
+            raise RuntimeError(f"{self.process.args[0]} {' '.join(map(str, words))[:80]}: {answer['error']}")
+        return answer
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def timed(work):
+    """Wall-clock and CPU seconds of a piece of work in this process."""
+    cpu, start = time.process_time(), time.perf_counter()
+    work()
+    return {"secs": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+
+
+def interleave(contestants, rounds, seconds, settle=SETTLE, repeat=1):
+    """Lets each contestant run once a round, in an order that changes; {name: [answer, ...]}, an answer a round.
+
+    The first round warms up. No more rounds begin when `seconds` are over, but there are three at least. Before each
+    run everything that is still to be written is written, so that no contestant pays for another; the files that
+    they make are removed outside the time that is measured (a contestant that has a `tidy` is tidied after its run).
+    With `repeat`, each runs so many times in a row, and its answers are the medians of these.
+    """
+    answers = {name: [] for name in contestants}
+    names = list(contestants)
+    begun = time.monotonic()
+    for number in range(rounds + 1):
+        turn = number % len(names)
+        order = names[turn:] + names[:turn]
+        for name in reversed(order) if number % 2 else order:
+            run = contestants[name]
+            gc.collect()
+            got = []
+            for _ in range(repeat):
+                if settle is not None:
+                    os.sync()
+                    time.sleep(settle)
+                got.append(run())
+                getattr(run, "tidy", lambda: None)()
+            if number:
+                answers[name].append({key: statistics.median(g[key] for g in got) for key in got[0]})
+        if number >= 3 and time.monotonic() - begun > seconds:
+            break
+    return answers
+
+
+class To:
+    """A contestant that writes new files: each goes to a name of its own, and is removed when it has been measured."""
+
+    def __init__(self, directory, name, work):
+        self.path, self.name, self.work = os.path.join(directory, name), name, work
+
+    def __call__(self):
+        return self.work(self.path)
+
+    def tidy(self):
+        remove(self.path)
+
+
+def remove(path):
+    """Removes a file, or a directory of files."""
+    if os.path.isdir(path):
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
+    elif os.path.exists(path):
+        os.unlink(path)
