@@ -17,7 +17,7 @@
  * - Ownership. What a _new or _open function makes, its _free ends, once. Strings and arrays that are passed in are
  *   copied; a tensor's buffer is borrowed. Pointers that come out belong to the library; each says how long they live.
  * - Threads. Sessions and readers may be used from any thread; options and models by one thread at a time.
- *   No thread of the library outlives a call.
+ *   No thread of the library outlives a call, unless saves in the background are asked for.
  * - Callbacks may come from any thread, one at a time, without a lock of the session held; they must not throw,
  *   longjmp, or free their session.
  * - Counting. Epochs and batches count from 0 here, and from 1 in file names, as in Keras.
@@ -206,18 +206,50 @@ typedef enum ckpt_async {
    */
   CKPT_ASYNC_OFF = 0,
   /**
-   * The buffers are copied before ckpt_save() returns; written in the background.
+   * The buffers are copied to staging memory before ckpt_save() returns, and written in the background.
    */
   CKPT_ASYNC_COPY = 1,
   /**
-   * The buffers are written in place in the background; see ckpt_wait_buffers().
+   * The buffers are written in place in the background: they must not change before ckpt_wait_buffers().
    */
   CKPT_ASYNC_BORROW = 2,
   /**
-   * The buffers are snapshot by copy-on-write.
+   * The buffers are snapshot by copy-on-write. In this version as CKPT_ASYNC_COPY, and a warning is logged.
    */
   CKPT_ASYNC_SNAPSHOT = 3,
 } ckpt_async;
+
+/**
+ * What becomes of a save in the background while one is being made and another one waits.
+ */
+typedef enum ckpt_backpressure {
+  /**
+   * ckpt_save() waits until there is room.
+   */
+  CKPT_BACKPRESSURE_BLOCK = 0,
+  /**
+   * It takes the place of the one that waits, which is not made; see ckpt_options_set_backpressure().
+   */
+  CKPT_BACKPRESSURE_REPLACE = 1,
+} ckpt_backpressure;
+
+/**
+ * How bytes reach the disk.
+ */
+typedef enum ckpt_backend {
+  /**
+   * What is faster here, found out at the first large save.
+   */
+  CKPT_BACKEND_AUTO = 0,
+  /**
+   * Through the page cache.
+   */
+  CKPT_BACKEND_BUFFERED = 1,
+  /**
+   * Past the page cache (O_DIRECT); through it where that is refused.
+   */
+  CKPT_BACKEND_DIRECT = 2,
+} ckpt_backend;
 
 /**
  * What a finished save survives.
@@ -281,6 +313,11 @@ typedef enum ckpt_load_flags {
 /**
  * A checkpointing session: the policy, the writer, the state of one training. Any thread may use it; it locks
  * itself, and not while bytes move.
+ *
+ * A fork leaves the thread of a session whose saves run in the background (ckpt_options_set_async()) in the parent,
+ * where it goes on. In the child all functions of a session that has begun such a save are CKPT_E_STATE (those that
+ * return no status: false, NULL), and ckpt_free() there neither waits nor touches the parent's files. A new session of
+ * the child's own works.
  */
 typedef struct ckpt ckpt;
 
@@ -304,10 +341,28 @@ typedef struct ckpt_reader ckpt_reader;
 
 /**
  * Receives log lines: UTF-8 without a newline at either end, valid during the call. May be called from any thread
- * that is in a call on the session, one line at a time; it may call into the library, but must not throw,
- * longjmp or free its session.
+ * that is in a call on the session, and from the one that makes its saves in the background; one line at a time, and not
+ * while a progress function of the same options is called. It may call into the library, but must not throw, longjmp or
+ * free its session; what waits for a save in the background (ckpt_save(), ckpt_wait(), ckpt_wait_buffers()) is
+ * CKPT_E_STATE in it.
  */
 typedef void (*ckpt_log_fn)(enum ckpt_log_level level, const char *message, void *user);
+
+/**
+ * Gives staging memory: nbytes at a multiple of alignment, a power of two; NULL where there is none. From any thread.
+ */
+typedef void *(*ckpt_alloc_fn)(size_t nbytes, size_t alignment, void *user);
+
+/**
+ * Takes staging memory back, as ckpt_alloc_fn gave it. From any thread.
+ */
+typedef void (*ckpt_dealloc_fn)(void *memory, size_t nbytes, void *user);
+
+/**
+ * Hears how far a save has come: the path as ckpt_path() gave it, bytes written, bytes in all. The same rules as for
+ * ckpt_log_fn hold; ckpt_cancel() is fine.
+ */
+typedef void (*ckpt_progress_fn)(const char *path, uint64_t done, uint64_t total, void *user);
 
 /**
  * A metric of the logs.
@@ -332,11 +387,11 @@ typedef struct ckpt_stats {
    */
   uint64_t bytes;
   /**
-   * Seconds that the caller was kept.
+   * Seconds that ckpt_save() kept its caller.
    */
   double stall_secs;
   /**
-   * Seconds of copying buffers for a save in the background; 0 in this version.
+   * Seconds of copying buffers for a save in the background; 0 where they are not copied.
    */
   double copy_secs;
   /**
@@ -515,29 +570,25 @@ enum ckpt_status ckpt_options_set_verbose(struct ckpt_options *options, int verb
 enum ckpt_status ckpt_options_set_log(struct ckpt_options *options, ckpt_log_fn log, void *user);
 
 /**
- * Sets how saves run beside the training; CKPT_ASYNC_OFF by default. The other kinds are CKPT_E_UNSUPPORTED in
- * this version.
- */
-enum ckpt_status ckpt_options_set_async(struct ckpt_options *options,
-                                        ckpt_async kind);
-
-/**
- * Sets what a finished save survives; CKPT_DURABILITY_FULL by default.
- */
-enum ckpt_status ckpt_options_set_durability(struct ckpt_options *options, ckpt_durability durability);
-
-/**
- * Sets how many threads a save or a load may use, the caller's own among them; 0, the default, for as many as
- * help. None of them outlives the call.
- */
-enum ckpt_status ckpt_options_set_threads(struct ckpt_options *options, uint32_t threads);
-
-/**
  * Sets the most bytes of tensors in one file, where a checkpoint is made of several (".weights.json"); 5 GiB by
  * default. A tensor that is larger has a file of its own. 0 is refused.
  */
 enum ckpt_status ckpt_options_set_max_shard_bytes(struct ckpt_options *options,
                                                   uint64_t bytes);
+
+/**
+ * Sets whether a file that is no longer kept (by the keep_* rules, or because a save replaces it) becomes the next
+ * temporary file: its blocks are allocated already, so that a save takes about half the time. It costs the space of
+ * one checkpoint while the session lives; the spare files begin with ".ckpt-tmp" and go with ckpt_free().
+ *
+ * Not called: where files have at least 1 MiB, and what is free on the disk is at least 4 checkpoints and 10 % of the
+ * file system. Only files that this session wrote are taken, on ext4, XFS, F2FS and tmpfs,
+ * in the directory of the newest save, and only those that nobody on this host has open, mapped or linked; others are
+ * removed, and what is in them stays as it was. Turn it off where other hosts read the directory through NFS version
+ * 3: its readers hold no file open on this host.
+ */
+enum ckpt_status ckpt_options_set_recycle(struct ckpt_options *options,
+                                          bool on);
 
 /**
  * Keeps the last n saves; 0, the default, turns this rule off.
@@ -561,6 +612,73 @@ enum ckpt_status ckpt_options_set_keep_best(struct ckpt_options *options, uint64
 enum ckpt_status ckpt_options_set_keep_every(struct ckpt_options *options, uint64_t epochs);
 
 /**
+ * Sets how saves run beside the training; CKPT_ASYNC_OFF by default. What changes with the others, ckpt_save() says.
+ *
+ * A process that ends by exit() or by returning from main() waits for the saves in the background that need the
+ * caller's memory no more (CKPT_ASYNC_COPY: those whose ckpt_save() has returned), and they are made. All others are
+ * cancelled, since the buffers may be going away: their destinations stay as they were, and no temporary file is left.
+ * (What is freed before that, by the destructor of a static object or an interpreter, must not be borrowed any more: wait
+ * first.)
+ * No function of the caller's is called from the background then. (After _exit(), abort(), a signal, or an exit() in a
+ * progress function the destinations are as they were, too, and the next ckpt_new() removes the temporary file.)
+ */
+enum ckpt_status ckpt_options_set_async(struct ckpt_options *options,
+                                        ckpt_async kind);
+
+/**
+ * Sets what becomes of a save in the background while one is being made and another one waits;
+ * CKPT_BACKPRESSURE_BLOCK by default.
+ *
+ * With CKPT_BACKPRESSURE_REPLACE the one that waits is not made; a line is logged, and it counts neither as made nor as
+ * failed. But where it is the best so far by the monitored metric, and the new one is no better, ckpt_save() waits.
+ */
+enum ckpt_status ckpt_options_set_backpressure(struct ckpt_options *options,
+                                               ckpt_backpressure backpressure);
+
+/**
+ * Sets the most bytes of staging memory that the saves of a session use; 0, the default, for what one checkpoint needs.
+ * It is made in blocks of 2 MiB, two at least, when they are first needed or by ckpt_prepare(), and kept until
+ * ckpt_free(). With less than a checkpoint, a copy (CKPT_ASYNC_COPY) goes on as fast as the disk takes it.
+ */
+enum ckpt_status ckpt_options_set_staging_limit(struct ckpt_options *options,
+                                                uint64_t bytes);
+
+/**
+ * Sets where staging memory comes from, pinned memory for example, and what the functions get as `user`; both NULL:
+ * from the system, the default. `user` has to live as long as every session made from these options.
+ */
+enum ckpt_status ckpt_options_set_staging_allocator(struct ckpt_options *options,
+                                                    ckpt_alloc_fn alloc,
+                                                    ckpt_dealloc_fn dealloc,
+                                                    void *user);
+
+/**
+ * Sets how bytes reach the disk; CKPT_BACKEND_AUTO by default.
+ */
+enum ckpt_status ckpt_options_set_backend(struct ckpt_options *options, ckpt_backend backend);
+
+/**
+ * Sets what a finished save survives; CKPT_DURABILITY_FULL by default.
+ */
+enum ckpt_status ckpt_options_set_durability(struct ckpt_options *options, ckpt_durability durability);
+
+/**
+ * Sets how many threads a save or a load may use, the caller's own among them; 0, the default, for as many as
+ * help. None of them outlives the call.
+ */
+enum ckpt_status ckpt_options_set_threads(struct ckpt_options *options, uint32_t threads);
+
+/**
+ * Sets the function that hears how far saves have come, and what it gets as `user`; NULL takes it away.
+ *
+ * It is called from the thread that writes, at most ten times a second, and once more when a save has been made, with
+ * done equal to total. `user` has to live as long as every session made from these options.
+ */
+enum ckpt_status ckpt_options_set_progress(struct ckpt_options *options,
+                                           ckpt_progress_fn progress,
+                                           void *user);
+
+/**
  * Opens a session; *out is to be freed with ckpt_free().
  *
  * What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
@@ -582,6 +700,9 @@ enum ckpt_status ckpt_new(const char *filepath,
 
 /**
  * Ends a session; NULL is fine. A save that was due and not made is forgotten.
+ *
+ * Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
+ * reported is logged (CKPT_LOG_ERROR). Not to be called from a log or progress function.
  */
 void ckpt_free(struct ckpt *session);
 
@@ -635,13 +756,27 @@ bool ckpt_should_save(const struct ckpt *session);
 const char *ckpt_path(const struct ckpt *session);
 
 /**
- * Makes the save that is due: CKPT_E_STATE if none is.
+ * Makes the save that is due: CKPT_E_STATE if none is. Whether it is made when this returns is up to
+ * ckpt_options_set_async().
  *
  * The file is written under a temporary name in the destination's directory, flushed, and renamed (then the
  * directory is flushed): at every instant, also after a crash, the destination is the whole old file or the whole
  * new one. Missing directories are made. After a failure the old file stands, what was best is still best, and the
  * save is still due until the next event: it may be tried again. No lock is held while bytes move; a second save
- * meanwhile, from another thread, is CKPT_E_STATE.
+ * meanwhile, from another thread, is CKPT_E_STATE where saves are not made in the background.
+ *
+ * Where they are:
+ *
+ * - Each is handed to a thread of the session, which the first one begins. One is being made and one waits at most;
+ *   what becomes of a third is up to ckpt_options_set_backpressure(). Saves are made in the order of their events.
+ * - A failure that comes later is told once, by the next ckpt_save(), ckpt_wait_buffers() or ckpt_wait(): status,
+ *   message, and ckpt_last_os_error() are those of the first failure that no call has told; others are logged
+ *   (CKPT_LOG_ERROR). A ckpt_save() that tells of it has not made its own save, which is still due. Events never tell
+ *   of it.
+ * - The best is taken over now, and given back if the save fails.
+ * - The model may be changed or freed when this returns, with ckpt_model_set_data() too. Its buffers may change, move or
+ *   be freed with CKPT_ASYNC_COPY, not with CKPT_ASYNC_BORROW: see ckpt_wait_buffers().
+ * - CKPT_E_STATE from a log, progress or fetch function, since a save may have to wait for that to return.
  *
  * @param model  unchanged during the call, as are its buffers
  */
@@ -649,49 +784,71 @@ enum ckpt_status ckpt_save(struct ckpt *session,
                            const struct ckpt_model *model);
 
 /**
- * Returns when the buffers of all saves may change again. In this version, where saves are synchronous, it waits only
- * for one that another thread is making.
+ * Returns when the buffers of all saves so far may change again, and be freed: with CKPT_ASYNC_BORROW, when they have
+ * been written or need not be; else at once, but for saves that other threads are in.
+ *
+ * Tells of the failure of an earlier save in the background, as ckpt_save() says; the buffers may change all the same.
+ * CKPT_E_STATE, at once, from a log or progress function of a session whose saves are made in the background or that
+ * has a progress function, and from a fetch function of one of its saves.
  */
 enum ckpt_status ckpt_wait_buffers(struct ckpt *session);
 
 /**
- * Returns when all saves are durable. In this version, where saves are synchronous, it waits only for one that another
- * thread is making.
+ * Returns when all saves so far are durable, or have failed; several threads may wait.
+ *
+ * Tells of the failure of an earlier save in the background, as ckpt_save() says, to one of the callers. CKPT_E_STATE
+ * as ckpt_wait_buffers() has it.
  */
 enum ckpt_status ckpt_wait(struct ckpt *session);
 
 /**
+ * Ends the saves that are being made or wait, whichever thread is in them, as soon as can be: each has failed with
+ * CKPT_E_CANCELLED, which is told as any failure is, with its destination as it was and no temporary file. One whose
+ * file has its name already is made.
+ *
+ * Does not wait; CKPT_OK where there is nothing to cancel. May be called from a log or progress function.
+ */
+enum ckpt_status ckpt_cancel(struct ckpt *session);
+
+/**
  * The value to beat: the best monitored value among the saves so far, or the initial threshold. As Keras'
- * ModelCheckpoint, it is kept under save_best_only; CKPT_E_NOT_FOUND before the first.
+ * ModelCheckpoint, it is kept under save_best_only; CKPT_E_NOT_FOUND before the first. A save in the background counts
+ * until it fails.
  *
  * @param out  not NULL; untouched on failure
  */
-enum ckpt_status ckpt_best(const struct ckpt *session, double *out);
+enum ckpt_status ckpt_best(const struct ckpt *session,
+                           double *out);
 
 /**
- * The file of the best save that this session has made and that still stands, by the monitored metric.
- * CKPT_E_NOT_FOUND before the first.
+ * The file of the best save that this session has made and that still stands, by the monitored metric; one in the
+ * background counts from when it is durable. CKPT_E_NOT_FOUND before the first.
  *
- * @param out  not NULL; *out is valid until the session's next save or free; untouched on failure
+ * @param out  not NULL; *out is valid until the session's next save or free, or the next call of this; untouched on
+ *             failure
  */
-enum ckpt_status ckpt_best_path(const struct ckpt *session, const char **out);
+enum ckpt_status ckpt_best_path(const struct ckpt *session,
+                                const char **out);
 
 /**
- * Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does.
+ * Loads the file of ckpt_best_path() into a model, as ckpt_reader_load() does; also while a save is being made in the
+ * background. With CKPT_ASYNC_BORROW it waits first until all buffers may change, and is CKPT_E_STATE where
+ * ckpt_wait_buffers() is; it tells of no earlier failure.
  */
-enum ckpt_status ckpt_load_best(struct ckpt *session, struct ckpt_model *model);
+enum ckpt_status ckpt_load_best(struct ckpt *session,
+                                struct ckpt_model *model);
 
 /**
  * Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
  * template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
- * fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, so that the first save is as fast as
- * every other. Not needed.
+ * fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory
+ * made, so that the first save is as fast as every other. Not needed.
  */
 enum ckpt_status ckpt_prepare(struct ckpt *session,
                               const struct ckpt_model *model);
 
 /**
- * What the last finished save took; CKPT_E_NOT_FOUND before the first.
+ * What the last save took that has been made; CKPT_E_NOT_FOUND before the first.
  *
  * @param out  not NULL; untouched on failure
  */
