@@ -2,6 +2,7 @@
 //!
 //! - [`error`]: the one error type and its pinned statuses.
 //! - [`tensor`]: what a tensor is: path, dtype, shape, checksum.
+//! - `stream`: bytes copied past the caches, and summed on the way.
 //! - [`policy`]: *when* to save, what is best, what to keep, what a file is called. Pure.
 //! - [`layout`]: *where each byte goes*: a schema in, a list of extents out. Pure.
 //! - [`engine`]: *how it reaches the disk*: storage, writing, checksums, commit.
@@ -16,4 +17,5 @@ pub mod layout;
 pub mod policy;
 pub mod reader;
 pub mod session;
+mod stream;
 pub mod tensor;
