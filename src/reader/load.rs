@@ -14,8 +14,8 @@ use super::checksums::Rows;
 use super::content::File;
 use super::source::{Source, zeros};
 use super::{Place, Reader, too_large, wrong_size};
+use crate::copy;
 use crate::error::{Error, Result, Status};
-use crate::stream;
 use crate::tensor::TensorSpec;
 
 /// Memory that a tensor is read into.
@@ -158,17 +158,17 @@ pub(super) fn read(
 ) -> Result<()> {
     let mut at = offset;
     for chunk in dst.chunks_mut(PIECE) {
-        if stream::STREAMS {
+        if copy::STREAMS {
             let piece = scratch.piece(source.position(at), chunk.len());
             source.read_at(at, piece)?;
             match &mut crc {
-                Some(crc) => **crc = stream::copy_summed(piece, chunk, **crc),
-                None => stream::copy(piece, chunk),
+                Some(crc) => **crc = copy::summed(piece, chunk, **crc),
+                None => copy::streamed(piece, chunk),
             }
         } else {
             source.read_at(at, chunk)?;
             if let Some(crc) = &mut crc {
-                **crc = stream::sum(chunk, **crc);
+                **crc = copy::crc32(chunk, **crc);
             }
         }
         at += chunk.len() as u64;
@@ -301,7 +301,7 @@ impl<'a> Plan<'a> {
                 let piece = scratch.piece(source.position(offset + at), len);
                 source.read_at(offset + at, piece)?;
                 if item.checked() {
-                    crc = stream::sum(piece, crc);
+                    crc = copy::crc32(piece, crc);
                 }
                 item.target.put(at, piece);
             }

@@ -8,26 +8,26 @@ const LEAST: usize = 4 << 10;
 pub(crate) const STREAMS: bool = cfg!(target_arch = "x86_64");
 
 /// Copies `src` to `dst`, which is as long.
-pub(crate) fn copy(src: &[u8], dst: &mut [u8]) {
+pub(crate) fn streamed(src: &[u8], dst: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if src.len() >= LEAST {
-        return x86::copy(src, dst);
+        return x86::streamed(src, dst);
     }
     dst.copy_from_slice(src);
 }
 
 /// Copies `src` to `dst`, which is as long. Returns the CRC-32 of the bytes whose CRC-32 is `crc`, followed by `src`.
-pub(crate) fn copy_summed(src: &[u8], dst: &mut [u8], crc: u32) -> u32 {
+pub(crate) fn summed(src: &[u8], dst: &mut [u8], crc: u32) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if src.len() >= LEAST {
-        return x86::copy_summed(src, dst, crc);
+        return x86::summed(src, dst, crc);
     }
     dst.copy_from_slice(src);
-    sum(src, crc)
+    crc32(src, crc)
 }
 
 /// The CRC-32 of the bytes whose CRC-32 is `crc`, followed by `bytes`.
-pub(crate) fn sum(bytes: &[u8], crc: u32) -> u32 {
+pub(crate) fn crc32(bytes: &[u8], crc: u32) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(crc);
     hasher.update(bytes);
     hasher.finalize()
@@ -37,11 +37,11 @@ pub(crate) fn sum(bytes: &[u8], crc: u32) -> u32 {
 mod x86 {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_sfence, _mm_stream_si128,
-        _mm256_clmulepi64_epi128, _mm256_loadu_si256, _mm256_set_epi64x, _mm256_storeu_si256,
-        _mm256_stream_si256, _mm256_xor_si256, _mm256_zextsi128_si256,
+        _mm256_clmulepi64_epi128, _mm256_loadu_si256, _mm256_set_epi64x, _mm256_setzero_si256,
+        _mm256_storeu_si256, _mm256_stream_si256, _mm256_xor_si256, _mm256_zextsi128_si256,
     };
 
-    use super::sum;
+    use super::crc32;
 
     /// Bytes that are copied at a time; the destination is at a multiple of a cache's line.
     const BLOCK: usize = 256;
@@ -49,14 +49,14 @@ mod x86 {
     /// Bytes that are summed and then copied, where that is not one pass: what stays in a core's nearest cache.
     const CHUNK: usize = 16 << 10;
 
-    pub fn copy(src: &[u8], dst: &mut [u8]) {
+    pub fn streamed(src: &[u8], dst: &mut [u8]) {
         in_blocks(src, dst, 0, |src, dst, crc| {
             stream(src, dst);
             crc
         });
     }
 
-    pub fn copy_summed(src: &[u8], dst: &mut [u8], crc: u32) -> u32 {
+    pub fn summed(src: &[u8], dst: &mut [u8], crc: u32) -> u32 {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("vpclmulqdq") {
             // SAFETY: the processor has what the function needs.
             copy_ends_summed(src, dst, crc, |src, dst, crc| unsafe { fold(src, dst, crc) })
@@ -72,9 +72,9 @@ mod x86 {
         middle: impl FnOnce(&[[u8; BLOCK]], &mut [[u8; BLOCK]], u32) -> u32,
     ) -> u32 {
         let (ahead, rest) = ends(src, dst);
-        let crc = sum(&src[..ahead], crc);
+        let crc = crc32(&src[..ahead], crc);
         let crc = in_blocks(src, dst, crc, middle);
-        sum(&src[rest..], crc)
+        crc32(&src[rest..], crc)
     }
 
     /// Copies both ends, and has `middle` copy the blocks between them, which begin on a line of the destination.
@@ -111,7 +111,7 @@ mod x86 {
 
     fn in_two_passes(src: &[[u8; BLOCK]], dst: &mut [[u8; BLOCK]], mut crc: u32) -> u32 {
         for (src, dst) in src.chunks(CHUNK / BLOCK).zip(dst.chunks_mut(CHUNK / BLOCK)) {
-            crc = sum(src.as_flattened(), crc);
+            crc = crc32(src.as_flattened(), crc);
             stream(src, dst);
         }
         crc
@@ -126,28 +126,21 @@ mod x86 {
         const LOW: i64 = power_of_x(8 * BLOCK as u32 + 32);
         const HIGH: i64 = power_of_x(8 * BLOCK as u32 - 32);
 
-        let Some((first, rest)) = src.split_first() else { return crc };
-        let mut blocks = dst.iter_mut();
-        let mut copied = |block: &[u8; BLOCK]| {
-            let from = block.as_ptr().cast::<__m256i>();
-            // SAFETY: a block has all these parts.
-            let parts = std::array::from_fn::<_, PARTS, _>(|i| unsafe { _mm256_loadu_si256(from.add(i)) });
-            if let Some(to) = blocks.next() {
-                let to = to.as_mut_ptr().cast::<__m256i>();
-                for (i, part) in parts.into_iter().enumerate() {
-                    // SAFETY: as above, and `to` is on a line.
-                    unsafe { _mm256_stream_si256(to.add(i), part) };
-                }
-            }
-            parts
-        };
-        let mut folded = copied(first);
+        let mut pairs = src.iter().zip(dst);
+        let Some((first, to)) = pairs.next() else { return crc };
+        let mut folded = [_mm256_setzero_si256(); PARTS];
+        for (i, folded) in folded.iter_mut().enumerate() {
+            // SAFETY: both blocks have this part, and `to` is on a line.
+            *folded = unsafe { copy_part(first, to, i) };
+        }
         // The sum so far counts as if it stood over the first bytes.
         let so_far = _mm256_zextsi128_si256(_mm_cvtsi32_si128(!crc as i32));
         folded[0] = _mm256_xor_si256(folded[0], so_far);
         let factors = _mm256_set_epi64x(HIGH, LOW, HIGH, LOW);
-        for block in rest {
-            for (folded, part) in folded.iter_mut().zip(copied(block)) {
+        for (from, to) in pairs {
+            for (i, folded) in folded.iter_mut().enumerate() {
+                // SAFETY: as above.
+                let part = unsafe { copy_part(from, to, i) };
                 let low = _mm256_clmulepi64_epi128::<0x00>(*folded, factors);
                 let high = _mm256_clmulepi64_epi128::<0x11>(*folded, factors);
                 *folded = _mm256_xor_si256(_mm256_xor_si256(low, high), part);
@@ -158,7 +151,22 @@ mod x86 {
             // SAFETY: the part fits.
             unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), part) };
         }
-        sum(&last, !0)
+        crc32(&last, !0)
+    }
+
+    /// Copies a part of a block past the caches, and returns it.
+    ///
+    /// # Safety
+    /// The blocks have such a part, and `to` is on a line.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn copy_part(from: &[u8; BLOCK], to: &mut [u8; BLOCK], i: usize) -> __m256i {
+        // SAFETY: this function's contract.
+        unsafe {
+            let part = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>().add(i));
+            _mm256_stream_si256(to.as_mut_ptr().cast::<__m256i>().add(i), part);
+            part
+        }
     }
 
     /// `x^n` modulo the polynomial of CRC-32, as a factor of a product without carry: its bits turned around, which
@@ -184,7 +192,7 @@ mod x86 {
                 let src = &src[from..from + len];
                 let mut dst = vec![0; len];
                 let crc = copy_ends_summed(src, &mut dst, 7, in_two_passes);
-                assert!(dst == src && crc == sum(src, 7), "{len} bytes from {from} on");
+                assert!(dst == src && crc == crc32(src, 7), "{len} bytes from {from} on");
             }
         }
     }
@@ -204,13 +212,13 @@ mod tests {
                 let mut memory = vec![0xee; to + len + 64];
                 for crc in [0, 1, 0xdead_beef] {
                     memory.fill(0xee);
-                    let sum_found = copy_summed(src, &mut memory[to..to + len], crc);
-                    assert_eq!(sum_found, sum(src, crc), "{len} bytes from {from} to {to}, after {crc:x}");
+                    let found = summed(src, &mut memory[to..to + len], crc);
+                    assert_eq!(found, crc32(src, crc), "{len} bytes from {from} to {to}, after {crc:x}");
                     assert!(memory[to..to + len] == *src);
                     assert!([&memory[..to], &memory[to + len..]].concat().iter().all(|b| *b == 0xee));
                 }
                 memory.fill(0xee);
-                copy(src, &mut memory[to..to + len]);
+                streamed(src, &mut memory[to..to + len]);
                 assert!(memory[to..to + len] == *src);
                 assert!([&memory[..to], &memory[to + len..]].concat().iter().all(|b| *b == 0xee));
             }
@@ -223,7 +231,7 @@ mod tests {
         let mut dst = vec![0; src.len()];
         let mut crc = 0;
         for (src, dst) in src.chunks(9001).zip(dst.chunks_mut(9001)) {
-            crc = copy_summed(src, dst, crc);
+            crc = summed(src, dst, crc);
         }
         assert!(dst == src);
         assert_eq!(crc, crc32fast::hash(&src));
