@@ -2,6 +2,7 @@
 //!
 //! - [`error`]: the one error type and its pinned statuses.
 //! - [`tensor`]: what a tensor is: path, dtype, shape, checksum.
+//! - `copy`: bytes copied past the caches, and summed on the way.
 //! - [`policy`]: *when* to save, what is best, what to keep, what a file is called. Pure.
 //! - [`layout`]: *where each byte goes*: a schema in, a list of extents out. Pure.
 //! - [`engine`]: *how it reaches the disk*: storage, writing, checksums, commit.
@@ -9,6 +10,7 @@
 //! - [`session`]: where the four meet: the model and the checkpointing session.
 //! - [`ffi`]: *how C sees it*: one noun a file.
 
+mod copy;
 pub mod engine;
 pub mod error;
 pub mod ffi;

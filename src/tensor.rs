@@ -107,17 +107,22 @@ pub fn max_path_bytes(file: u64) -> u64 {
     file.saturating_mul(16).saturating_add(16 << 20)
 }
 
+/// Bytes of all elements of this size; `None` where that does not fit 63 bits.
+pub fn checked_nbytes(itemsize: usize, shape: &[u64]) -> Option<u64> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let mut n = itemsize as u64;
+    for &d in shape {
+        n = n.checked_mul(d)?;
+    }
+    (n <= i64::MAX as u64).then_some(n)
+}
+
 impl TensorSpec {
     /// Bytes of all elements; `None` where that does not fit 63 bits.
     pub fn checked_nbytes(&self) -> Option<u64> {
-        if self.shape.contains(&0) {
-            return Some(0);
-        }
-        let mut n = self.dtype.size() as u64;
-        for &d in &self.shape {
-            n = n.checked_mul(d)?;
-        }
-        (n <= i64::MAX as u64).then_some(n)
+        checked_nbytes(self.dtype.size(), &self.shape)
     }
 
     /// Bytes of all elements.
@@ -131,14 +136,27 @@ impl TensorSpec {
     /// number (1 byte), the rank (1 byte), each dimension (8 bytes, little-endian), and then the tensor's
     /// bytes, whose own CRC-32 is `data_crc`.
     pub fn checksum(&self, data_crc: u32) -> u32 {
+        let mut sum = self.head();
+        sum.combine(&crc32fast::Hasher::new_with_initial_len(data_crc, self.nbytes()));
+        sum.finalize()
+    }
+
+    /// The same, from the tensor's bytes: where they are few, they are summed sooner than their sum is combined.
+    pub fn checksum_of(&self, bytes: &[u8]) -> u32 {
+        let mut sum = self.head();
+        sum.update(bytes);
+        sum.finalize()
+    }
+
+    /// The sum of what comes before the bytes.
+    fn head(&self) -> crc32fast::Hasher {
         let mut head = crc32fast::Hasher::new();
         head.update(self.path.as_bytes());
         head.update(&[0, self.dtype as u8, self.shape.len() as u8]);
         for &d in &self.shape {
             head.update(&d.to_le_bytes());
         }
-        head.combine(&crc32fast::Hasher::new_with_initial_len(data_crc, self.nbytes()));
-        head.finalize()
+        head
     }
 }
 

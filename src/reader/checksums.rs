@@ -28,36 +28,46 @@ impl Checksums {
         Checksums::new(rows.iter().map(|row| (number(row, 0), number(row, 1))))
     }
 
-    fn of(&self, path: &str) -> impl Iterator<Item = u64> {
+    /// The rows for this path: none where it has no checksum.
+    pub fn of(&self, path: &str) -> Rows<'_> {
         let key = path_key(path);
         let start = self.rows.partition_point(|row| row.0 < key);
-        self.rows.iter().skip(start).take_while(move |row| row.0 == key).map(|row| row.1)
+        let rows = self.rows.get(start..).unwrap_or_default();
+        Rows(rows.get(..rows.iter().take_while(|row| row.0 == key).count()).unwrap_or_default())
     }
 
     /// Is there a checksum for this path?
     pub fn covers(&self, path: &str) -> bool {
-        self.of(path).next().is_some()
+        !self.of(path).is_empty()
     }
 
     /// Fails if there are checksums for this tensor and none of them is that of its bytes, whose CRC-32 is
     /// `data_crc`.
     pub fn check(&self, spec: &TensorSpec, data_crc: u32) -> Result<()> {
-        let found = spec.checksum(data_crc);
-        let mut expected = None;
-        for sum in self.of(&spec.path) {
-            if sum == u64::from(found) {
-                return Ok(());
-            }
-            expected = Some(sum);
+        self.of(&spec.path).check(spec, spec.checksum(data_crc))
+    }
+}
+
+/// The checksums that a tensor may have.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rows<'a>(&'a [(u64, u64)]);
+
+impl Rows<'_> {
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Fails if there are some, and none of them is the one that was found.
+    pub fn check(self, spec: &TensorSpec, found: u32) -> Result<()> {
+        let Some((_, expected)) = self.0.last() else { return Ok(()) };
+        if self.0.iter().any(|(_, sum)| *sum == u64::from(found)) {
+            return Ok(());
         }
-        match expected {
-            None => Ok(()),
-            Some(sum) => Err(damaged(format!(
-                "tensor '{}' does not match its checksum (expected {sum:08x}, found {found:08x}): it is damaged, or \
-                 another program has changed it (CKPT_LOAD_UNVERIFIED loads it all the same)",
-                spec.path
-            ))),
-        }
+        Err(damaged(format!(
+            "tensor '{}' does not match its checksum (expected {expected:08x}, found {found:08x}): it is damaged, or \
+             another program has changed it (CKPT_LOAD_UNVERIFIED loads it all the same)",
+            spec.path
+        )))
     }
 }
 

@@ -20,6 +20,11 @@ const ATTENTION: [&str; 4] = ["_query_dense", "_key_dense", "_value_dense", "_ou
 /// today is another's stays where it is. In a file of this library nothing moves, since the checksums there are
 /// over the paths: the paths of today are the aliases.
 pub(super) fn adopt(content: &mut Content) {
+    // Every component that is called otherwise today, and the container of every such layer, begins so.
+    let has_former = |path: &str| path.starts_with('_') || path.contains("/_");
+    if !content.tensors.iter().any(|spec| has_former(&spec.path)) {
+        return;
+    }
     let counts = Counts::new(content.tensors.iter().map(|spec| &*spec.path));
     let moves: Vec<Option<String>> = content.tensors.iter().map(|spec| counts.today(&spec.path)).collect();
     if moves.iter().all(Option::is_none) {

@@ -10,9 +10,11 @@ use std::thread;
 use crc32fast::Hasher;
 use parking_lot::Mutex;
 
+use super::checksums::Rows;
 use super::content::File;
 use super::source::{Source, zeros};
 use super::{Place, Reader, too_large, wrong_size};
+use crate::copy;
 use crate::error::{Error, Result, Status};
 use crate::tensor::TensorSpec;
 
@@ -54,7 +56,8 @@ struct Item<'a> {
     nbytes: u64,
     file: &'a File,
     target: &'a dyn Target,
-    checked: bool,
+    /// What is compared: nothing where it is not to be verified.
+    sums: Rows<'a>,
 }
 
 /// One that is in its file as it is.
@@ -108,8 +111,8 @@ pub(super) fn load(
         if target.nbytes() != nbytes {
             return Err(wrong_size(spec, target.nbytes()));
         }
-        let checked = verify && file.checksums.covers(&spec.path);
-        let item = Item { tensor, spec, nbytes, file, target, checked };
+        let sums = if verify { file.checksums.of(&spec.path) } else { Rows::default() };
+        let item = Item { tensor, spec, nbytes, file, target, sums };
         match place {
             Place::Here(offset) => {
                 let number = reader.content.spots.get(tensor).map_or(0, |spot| spot.file);
@@ -128,8 +131,10 @@ pub(super) fn load(
 pub(super) struct Scratch(Vec<u8>);
 
 impl Scratch {
-    /// `len` bytes, for what is at this position in a file: half a page away from where it is in a page there (see
-    /// [`copies_slowly`]).
+    /// `len` bytes, for what is at this position in a file: half a page away from where it is in a page there. (AMD's
+    /// Zen 3 takes three times as long for the kernel's `rep movsb` to a place in a page just behind the one that it
+    /// copies from: so it would be from a large tensor, which begins on a page of the file, to memory from malloc, which
+    /// begins 16 bytes behind the start of a page.)
     fn piece(&mut self, position: u64, len: usize) -> &mut [u8] {
         if self.0.len() < len + PAGE {
             self.0.resize(len.max(PIECE) + PAGE, 0);
@@ -139,41 +144,36 @@ impl Scratch {
     }
 }
 
-/// Fills `dst` with what stands in the file from `offset` on, and adds it to the checksum if there is to be one.
+/// Fills `dst` with what stands in the file from `offset` on; `crc`, if there is one, becomes the CRC-32 of what it was
+/// that of and these bytes.
+///
+/// Where copies can go past the caches, two of them, with the cache between, take less time than the kernel's alone:
+/// that reads every line of the destination before it writes it.
 pub(super) fn read(
     source: &Source,
     offset: u64,
     dst: &mut [u8],
-    mut hasher: Option<&mut Hasher>,
+    mut crc: Option<&mut u32>,
     scratch: &mut Scratch,
 ) -> Result<()> {
     let mut at = offset;
     for chunk in dst.chunks_mut(PIECE) {
-        let position = source.position(at);
-        let bytes = if copies_slowly(position, chunk) {
-            let piece = scratch.piece(position, chunk.len());
+        if copy::STREAMS {
+            let piece = scratch.piece(source.position(at), chunk.len());
             source.read_at(at, piece)?;
-            chunk.copy_from_slice(piece);
-            piece
+            match &mut crc {
+                Some(crc) => **crc = copy::summed(piece, chunk, **crc),
+                None => copy::streamed(piece, chunk),
+            }
         } else {
             source.read_at(at, chunk)?;
-            chunk
-        };
-        if let Some(hasher) = &mut hasher {
-            hasher.update(bytes);
+            if let Some(crc) = &mut crc {
+                **crc = copy::crc32(chunk, **crc);
+            }
         }
-        at += bytes.len() as u64;
+        at += chunk.len() as u64;
     }
     Ok(())
-}
-
-/// Whether the kernel is slow to copy from this position of a file: on AMD's Zen 3, its `rep movsb` takes three times
-/// as long to a place in a page that is just behind the one that it copies from. So it is where a large tensor, which
-/// begins on a page of the file, goes to memory from malloc, which begins 16 bytes behind the start of a page. Two
-/// copies, with other places and the cache between them, take much less.
-fn copies_slowly(position: u64, dst: &[u8]) -> bool {
-    let behind = dst.as_ptr().addr().wrapping_sub(position as usize) % PAGE;
-    (1..32).contains(&behind) && dst.len() >= PAGE
 }
 
 impl<'a> Plan<'a> {
@@ -272,7 +272,7 @@ impl<'a> Plan<'a> {
         let mut crc = None;
         let mut decode = |dst: &mut [u8]| {
             item.file.decode(*place, item.spec, dst)?;
-            crc = item.checked.then(|| crc32fast::hash(dst));
+            crc = item.checked().then(|| crc32fast::hash(dst));
             Ok(())
         };
         let len = usize::try_from(item.nbytes).map_err(|_| too_large(item.spec))?;
@@ -290,24 +290,24 @@ impl<'a> Plan<'a> {
     fn block(&self, plain: &Plain, block: u64, scratch: &mut Scratch) -> Result<()> {
         let Plain { item, at: (_, offset), crcs } = plain;
         let source = &item.file.source;
-        let mut hasher = Hasher::new();
+        let mut crc = 0;
         let start = block * BLOCK;
         let len = (item.nbytes - start).min(BLOCK) as usize;
         let mut fill =
-            |dst: &mut [u8]| read(source, offset + start, dst, item.checked.then_some(&mut hasher), scratch);
+            |dst: &mut [u8]| read(source, offset + start, dst, item.checked().then_some(&mut crc), scratch);
         if !item.target.fill(start, len, &mut fill)? {
             for at in (start..start + len as u64).step_by(PIECE) {
                 let len = (start + len as u64 - at).min(PIECE as u64) as usize;
                 let piece = scratch.piece(source.position(offset + at), len);
                 source.read_at(offset + at, piece)?;
-                if item.checked {
-                    hasher.update(piece);
+                if item.checked() {
+                    crc = copy::crc32(piece, crc);
                 }
                 item.target.put(at, piece);
             }
         }
         if let Some(slot) = self.crcs.get(crcs + block as usize) {
-            slot.store(hasher.finalize(), Ordering::Relaxed);
+            slot.store(crc, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -326,8 +326,8 @@ impl<'a> Plan<'a> {
             let range = (plain.at.1 - start) as usize..(plain.end() - start) as usize;
             let bytes = bytes.get(range).unwrap_or_default();
             item.target.put(0, bytes);
-            if item.checked {
-                self.note(item, item.check(crc32fast::hash(bytes)));
+            if item.checked() {
+                self.note(item, item.sums.check(item.spec, item.spec.checksum_of(bytes)));
             }
         }
     }
@@ -348,7 +348,7 @@ impl<'a> Plan<'a> {
     fn finish(self) -> Result<()> {
         if !self.stop.load(Ordering::Relaxed) {
             for Plain { item, crcs, .. } in
-                self.plain.iter().filter(|p| p.item.checked && p.item.nbytes >= SMALL)
+                self.plain.iter().filter(|p| p.item.checked() && p.item.nbytes >= SMALL)
             {
                 let mut whole = Hasher::new();
                 for (block, crc) in (0..item.nbytes.div_ceil(BLOCK)).zip(self.crcs.iter().skip(*crcs)) {
@@ -374,7 +374,12 @@ impl Plain<'_> {
 }
 
 impl Item<'_> {
+    fn checked(&self) -> bool {
+        !self.sums.is_empty()
+    }
+
+    /// Compares the checksum of a tensor whose bytes have this CRC-32.
     fn check(&self, crc: u32) -> Result<()> {
-        self.file.checksums.check(self.spec, crc)
+        self.sums.check(self.spec, self.spec.checksum(crc))
     }
 }

@@ -34,6 +34,7 @@ mod weights;
 mod zip;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::floats::{convert, converts};
 pub use self::load::Target;
@@ -57,6 +58,8 @@ pub struct Reader {
     /// The file that was opened, for messages.
     source: Source,
     content: Content,
+    /// The tensor that was found last.
+    found: AtomicUsize,
 }
 
 impl Reader {
@@ -73,7 +76,7 @@ impl Reader {
     fn open_with(path: &Path, opening: &Opening) -> Result<Reader> {
         let source = Source::open(path)?;
         let content = read(&source, opening).map_err(|e| named(&source, e))?;
-        Ok(Reader { source, content })
+        Ok(Reader { source, content, found: AtomicUsize::new(usize::MAX) })
     }
 
     /// Every tensor of the checkpoint in the order of the tree: group by group, names sorted as bytes. What is
@@ -84,7 +87,14 @@ impl Reader {
 
     /// The place of the tensor with this path.
     pub fn find(&self, path: &str) -> Option<usize> {
-        self.content.find(path)
+        // Who asks for one after the other mostly asks for the next.
+        let next = self.found.load(Ordering::Relaxed).wrapping_add(1);
+        let index = match self.tensors().get(next) {
+            Some(spec) if spec.path == path => next,
+            _ => self.content.find(path)?,
+        };
+        self.found.store(index, Ordering::Relaxed);
+        Some(index)
     }
 
     /// Something in the checkpoint that is not listed, since it cannot be a tensor here: text, a dtype that we do not
@@ -118,20 +128,20 @@ impl Reader {
         if dst.len() as u64 != spec.nbytes() {
             return Err(wrong_size(spec, dst.len() as u64));
         }
-        let mut hasher = crc32fast::Hasher::new();
+        let mut crc = 0;
         let checked = file.checksums.covers(&spec.path);
         match place {
             Place::Here(offset) => {
-                let hasher = checked.then_some(&mut hasher);
-                load::read(&file.source, offset, dst, hasher, &mut Scratch::default())?;
+                let crc = checked.then_some(&mut crc);
+                load::read(&file.source, offset, dst, crc, &mut Scratch::default())?;
             }
             place => {
                 file.decode(place, spec, dst)
                     .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
-                hasher.update(dst);
+                crc = crc32fast::hash(dst);
             }
         }
-        file.checksums.check(spec, hasher.finalize())
+        file.checksums.check(spec, crc)
     }
 
     /// Fills every target with the tensor of its index, in parallel, and verifies the checksums in the same pass.

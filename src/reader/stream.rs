@@ -3,12 +3,11 @@
 
 use std::ops::Deref;
 
-use crc32fast::Hasher;
-
 use super::hdf5::Place;
 use super::load::{self, Scratch};
 use super::source::{damaged, zeros};
 use super::{Reader, named, too_large};
+use crate::copy;
 use crate::error::Result;
 
 /// A tensor that is read from its beginning to its end. One that is in the file as it is takes no memory; another is
@@ -20,7 +19,8 @@ pub struct Stream<R> {
     /// Whether the checksum is compared, if there is one.
     verify: bool,
     at: u64,
-    hasher: Hasher,
+    /// The CRC-32 of the bytes so far.
+    crc: u32,
     decoded: Vec<u8>,
     scratch: Scratch,
 }
@@ -38,7 +38,7 @@ impl<R: Deref<Target = Reader>> Stream<R> {
             nbytes: spec.nbytes(),
             verify,
             at: 0,
-            hasher: Hasher::new(),
+            crc: 0,
             decoded: Vec::new(),
             scratch: Scratch::default(),
             reader,
@@ -76,8 +76,8 @@ impl<R: Deref<Target = Reader>> Stream<R> {
         let end = self.at + dst.len() as u64;
         match place {
             Place::Here(offset) => {
-                let hasher = self.verify.then_some(&mut self.hasher);
-                load::read(&file.source, offset + self.at, dst, hasher, &mut self.scratch)?;
+                let crc = self.verify.then_some(&mut self.crc);
+                load::read(&file.source, offset + self.at, dst, crc, &mut self.scratch)?;
             }
             place => {
                 if self.at == 0 {
@@ -88,7 +88,7 @@ impl<R: Deref<Target = Reader>> Stream<R> {
                         .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
                 }
                 dst.copy_from_slice(self.decoded.get(self.at as usize..end as usize).unwrap_or_default());
-                self.hasher.update(dst);
+                self.crc = copy::crc32(dst, self.crc);
             }
         }
         self.at = end;
@@ -101,7 +101,7 @@ impl<R: Deref<Target = Reader>> Stream<R> {
             return Ok(());
         }
         let (spec, file, _) = self.reader.entry(self.index)?;
-        let checked = file.checksums.check(spec, self.hasher.clone().finalize());
+        let checked = file.checksums.check(spec, self.crc);
         checked.map_err(|e| named(&self.reader.source, e))
     }
 }

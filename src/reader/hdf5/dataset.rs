@@ -10,7 +10,7 @@ use super::metadata::Metadata;
 use super::shared;
 use crate::error::Result;
 use crate::reader::source::damaged;
-use crate::tensor::{Dtype, MAX_RANK, TensorSpec};
+use crate::tensor::{Dtype, MAX_RANK, checked_nbytes};
 
 /// A dataset that is a tensor.
 pub(super) struct Dataset {
@@ -48,9 +48,8 @@ pub(super) fn read(meta: &mut Metadata, heaps: &mut Heaps, header: &Header) -> R
         Datatype::Other => return Ok(None),
     };
     let Some(extent) = extent(&shared::body(meta, &dataspace)?)? else { return Ok(None) };
-    let spec = TensorSpec { path: String::new(), dtype, shape: extent.shape.clone() };
-    let stored =
-        spec.checked_nbytes().and_then(|n| (n / dtype.size() as u64).checked_mul(encoding.size as u64));
+    let stored = checked_nbytes(dtype.size(), &extent.shape)
+        .and_then(|n| (n / dtype.size() as u64).checked_mul(encoding.size as u64));
     let Some(stored) = stored else {
         return Err(damaged(format!("its shape {:?} is larger than 2^63 bytes", extent.shape)));
     };

@@ -71,11 +71,20 @@ const MAX_ALIASES: u64 = 16;
 
 /// The order of paths in a tree: component by component.
 pub(super) fn path_order(a: &str, b: &str) -> std::cmp::Ordering {
-    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
-    match a.bytes().zip(b.bytes()).find(|(x, y)| x != y) {
-        Some((x, y)) => rank(x).cmp(&rank(y)),
-        None => a.len().cmp(&b.len()),
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    let same = common(a.as_bytes(), b.as_bytes());
+    match (a.as_bytes().get(same), b.as_bytes().get(same)) {
+        (Some(x), Some(y)) => rank(x).cmp(&rank(y)),
+        _ => a.len().cmp(&b.len()),
     }
+}
+
+/// How many bytes at their beginnings are the same: most of a path and its neighbour's, so they are compared by words.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let same = 8 * words.take_while(|(x, y)| x == y).count();
+    let rest = a.iter().zip(b).skip(same);
+    same + rest.take_while(|(x, y)| x == y).count()
 }
 
 /// Lists the tensors of the HDF5 file that begins at `origin`; with `only`, those under this name at the root.
