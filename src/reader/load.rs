@@ -48,6 +48,8 @@ const PAGE: usize = 4096;
 const GAP: u64 = 4 << 10;
 /// More threads than this do not help: the memory is the limit.
 const MAX_THREADS: usize = 16;
+/// Threads for each core: where the file is not in memory, one waits while the other copies.
+const THREADS_PER_CORE: usize = 2;
 
 /// A tensor to read.
 struct Item<'a> {
@@ -82,6 +84,24 @@ enum Job {
     Run(Range<usize>),
 }
 
+/// A thread's share of the jobs. Each is a stretch of a file, which the system reads ahead of its thread: the
+/// disk has more to do at a time than if all threads read one.
+struct Share<'a> {
+    jobs: &'a [Job],
+    next: AtomicUsize,
+}
+
+impl<'a> Share<'a> {
+    fn new(jobs: &'a [Job]) -> Share<'a> {
+        Share { jobs, next: AtomicUsize::new(0) }
+    }
+
+    /// Takes a job that nobody has taken yet.
+    fn next(&self) -> Option<&'a Job> {
+        self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 struct Plan<'a> {
     /// Sorted by where they are.
     plain: Vec<Plain<'a>>,
@@ -89,7 +109,6 @@ struct Plan<'a> {
     jobs: Vec<Job>,
     /// The CRC-32 of each block.
     crcs: Vec<AtomicU32>,
-    next: AtomicUsize,
     stop: AtomicBool,
     /// The failure of the first tensor that failed.
     fault: Mutex<Option<(usize, Error)>>,
@@ -207,7 +226,6 @@ impl<'a> Plan<'a> {
             coded,
             jobs,
             crcs,
-            next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             fault: Mutex::new(None),
             temporary: Mutex::new(()),
@@ -219,7 +237,10 @@ impl<'a> Plan<'a> {
         let items = self.plain.iter().map(|p| &p.item).chain(self.coded.iter().map(|c| &c.item));
         let total = items.fold(0, |sum: u64, item| sum.saturating_add(item.nbytes));
         let most = match usize::try_from(wanted).unwrap_or(MAX_THREADS) {
-            0 => thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
+            0 => {
+                let cores = thread::available_parallelism().map_or(1, usize::from);
+                cores.saturating_mul(THREADS_PER_CORE).min(MAX_THREADS)
+            }
             n => n,
         };
         let useful = usize::try_from(total / BLOCK).unwrap_or(usize::MAX);
@@ -228,25 +249,30 @@ impl<'a> Plan<'a> {
 
     /// Does all jobs, on this thread and `threads - 1` more.
     fn run(&self, threads: usize) {
+        let size = self.jobs.len().div_ceil(threads).max(1);
+        let shares: Vec<Share> = self.jobs.chunks(size).map(Share::new).collect();
         thread::scope(|scope| {
-            for _ in 1..threads {
+            for own in 1..shares.len() {
                 // With fewer threads than hoped for, the work is done all the same.
-                if thread::Builder::new()
-                    .name("ckpt-read".into())
-                    .spawn_scoped(scope, || self.work())
-                    .is_err()
-                {
+                let thread = thread::Builder::new().name("ckpt-read".into());
+                let shares = &shares;
+                if thread.spawn_scoped(scope, move || self.work(shares, own)).is_err() {
                     break;
                 }
             }
-            self.work();
+            self.work(&shares, 0);
         });
     }
 
-    fn work(&self) {
+    /// Does the jobs of its own share, and then what is left of the others'.
+    fn work(&self, shares: &[Share], own: usize) {
         let mut scratch = Scratch::default();
-        while !self.stop.load(Ordering::Relaxed) {
-            let Some(job) = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed)) else { break };
+        let (before, from_own) = shares.split_at_checked(own).unwrap_or_default();
+        let jobs = from_own.iter().chain(before).flat_map(|share| std::iter::from_fn(|| share.next()));
+        for job in jobs {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
             match job {
                 Job::Coded(number) => {
                     if let Some(coded) = self.coded.get(*number) {
