@@ -187,7 +187,7 @@ mod x86 {
 
         #[test]
         fn two_passes_give_what_one_does() {
-            let src: Vec<u8> = (0..100_000_u64).map(|i| (i * i >> 7) as u8).collect();
+            let src: Vec<u8> = (0..100_000_u64).map(|i| ((i * i) >> 7) as u8).collect();
             for (from, len) in [(0, 5000), (1, 99_999), (64, 65_536), (3, 4096)] {
                 let src = &src[from..from + len];
                 let mut dst = vec![0; len];
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_sum_goes_on_over_pieces() {
-        let src: Vec<u8> = (0..70_001_u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let src: Vec<u8> = (0..70_001_u32).map(|i| ((i * 7) >> 3) as u8).collect();
         let mut dst = vec![0; src.len()];
         let mut crc = 0;
         for (src, dst) in src.chunks(9001).zip(dst.chunks_mut(9001)) {
