@@ -47,10 +47,10 @@ def timed(work):
     return {"secs": time.perf_counter() - start, "cpu": time.process_time() - cpu}
 
 
-def interleave(contestants, rounds, seconds, settle=SETTLE, repeat=1):
+def interleave(contestants, rounds, seconds, settle=SETTLE, repeat=1, warm_up=1):
     """Lets each contestant run once a round, in an order that changes; {name: [answer, ...]}, an answer a round.
 
-    The first round warms up. No more rounds begin when `seconds` are over, but there are three at least. Before each
+    A first round warms up. No more rounds begin when `seconds` are over, but there are three at least. Before each
     run everything that is still to be written is written, so that no contestant pays for another; the files that
     they make are removed outside the time that is measured (a contestant that has a `tidy` is tidied after its run).
     With `repeat`, each runs so many times in a row, and its answers are the medians of these.
@@ -58,7 +58,7 @@ def interleave(contestants, rounds, seconds, settle=SETTLE, repeat=1):
     answers = {name: [] for name in contestants}
     names = list(contestants)
     begun = time.monotonic()
-    for number in range(rounds + 1):
+    for number in range(rounds + warm_up):
         turn = number % len(names)
         order = names[turn:] + names[:turn]
         for name in reversed(order) if number % 2 else order:
@@ -71,24 +71,26 @@ def interleave(contestants, rounds, seconds, settle=SETTLE, repeat=1):
                     time.sleep(settle)
                 got.append(run())
                 getattr(run, "tidy", lambda: None)()
-            if number:
+            if number >= warm_up:
                 answers[name].append({key: statistics.median(g[key] for g in got) for key in got[0]})
-        if number >= 3 and time.monotonic() - begun > seconds:
+        if number >= 2 + warm_up and time.monotonic() - begun > seconds:
             break
     return answers
 
 
 class To:
-    """A contestant that writes new files: each goes to a name of its own, and is removed when it has been measured."""
+    """A contestant that writes a file: a new one each time, removed when it has been measured, or with `keep` one that
+    replaces that of the time before, as a training's checkpoints do."""
 
-    def __init__(self, directory, name, work):
-        self.path, self.name, self.work = os.path.join(directory, name), name, work
+    def __init__(self, directory, name, work, keep=False):
+        self.path, self.work, self.keep = os.path.join(directory, name), work, keep
 
     def __call__(self):
         return self.work(self.path)
 
     def tidy(self):
-        remove(self.path)
+        if not self.keep:
+            remove(self.path)
 
 
 def remove(path):

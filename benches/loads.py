@@ -56,7 +56,7 @@ def cold(b):
 def beside_the_peers(b):
     """512 MiB and 60,000 small tensors, warm, as each library loads its own file."""
     many = 6000 if b.quick else 60000
-    for count, bytes_each, rounds, seconds in ((100, b.big, 7, 20), (many, SMALL, 3, 35)):
+    for count, bytes_each, rounds, seconds in ((100, b.big, 7, 20), (many, SMALL, 2, 35)):
         with contextlib.ExitStack() as stack:
             w = stack.enter_context(b.worker("speed", count, bytes_each))
             tensors = peers.arrays(count, bytes_each)
@@ -70,13 +70,13 @@ def beside_the_peers(b):
                  "libckpt, h5py's file": lambda: w("load", "h.weights.h5", 16),
                  "h5py": lambda: timed(lambda: peers.load_h5py(theirs, into)),
                  "safetensors": lambda: timed(lambda: peers.load_safetensors(tensor_file))}
-            if b.torch:
+            big = count == 100
+            if b.torch and big:
                 torch = peers.Torch(b.torch, tensors)
                 torch.save(torch_file)
                 c["torch.load"] = lambda: torch.load(torch_file)
-            big = count == 100
             r = b.compete(f"load {b.size if big else f'{count:,} small tensors'}, warm, beside the peers", c, rounds,
-                          seconds, settle=None)
+                          seconds, settle=None, warm_up=int(big))
             assert all((into[p] == a).all() for p, a in tensors.items())
         if not big:
             b.bar(f"load {count:,} tensors / h5py", r, "libckpt", "h5py", 1 / 50)

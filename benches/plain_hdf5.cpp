@@ -25,10 +25,10 @@ hid_t group_of(hid_t file, std::map<std::string, hid_t> &groups, const std::stri
   return it->second;
 }
 
-// save NAME: to a new file; nothing is flushed to the disk.
+// save NAME: nothing is flushed to the disk.
 void save(int, char **args) {
   double start = now(), cpu = cpu_now();
-  hid_t file = H5Fcreate(args[0], H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT);
+  hid_t file = H5Fcreate(args[0], H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
   must(file >= 0, "H5Fcreate");
   std::map<std::string, hid_t> groups;
   hsize_t elements = model.bytes_each / sizeof(float);

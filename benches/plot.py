@@ -38,13 +38,12 @@ def svg(height, parts, title):
 
 def bars(title, note, rows):
     """Horizontal bars: (label, class, seconds of each round). A line over each shows its quartiles."""
-    medians = [statistics.median(values) for _, _, values in rows]
-    scale = (WIDTH - LEFT - RIGHT) / max(medians)
+    quartiles = [statistics.quantiles(v, n=4, method="inclusive") if len(v) > 1 else v * 3 for _, _, v in rows]
+    scale = (WIDTH - LEFT - RIGHT) / max(high for _, _, high in quartiles)
     parts = [text(12, 26, title, "title"), text(12, 46, note, "note")]
     y = 62
-    for (label, cls, values), median in zip(rows, medians):
-        low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-        ends = [LEFT + min(v * scale, WIDTH - LEFT - 4) for v in (low, high)]
+    for (label, cls, _), (low, median, high) in zip(rows, quartiles):
+        ends = [LEFT + v * scale for v in (low, high)]
         parts.append(text(LEFT - 10, y + 16, label, anchor="end"))
         width = max(median * scale, 1.5)
         parts.append(f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="22" rx="3" class="{cls}"/>')

@@ -18,7 +18,7 @@ def against_the_machine(b):
         b.ours(w, c, RECYCLED + ", .keras", ending=".keras", recycle=1)
         b.ours(w, c, ARENA, **{"async": 1, "recycle": 1})
         b.ours(w, c, "libckpt, not durable", durability=1)
-        r = b.compete(f"save {b.size} in 100 tensors, beside the machine", c, 15, 80, ("secs", "stall", "background"))
+        r = b.compete(f"save {b.size} in 100 tensors, beside the machine", c, 15, 60, ("secs", "stall", "background"))
     title = f"durable {b.size}: "
     b.bar(title + "first file / pwrite + fsync", r, DURABLE, "pwrite + fsync", 0.65)
     b.bar(title + "recycled / pwrite + fsync", r, RECYCLED, "pwrite + fsync", 0.45)
@@ -32,12 +32,13 @@ def against_the_machine(b):
 def keras_saves(b, contestants):
     model = peers.keras_model(100, b.big)
     for ending, save in ((".weights.h5", model.save_weights), (".keras", model.save)):
-        contestants[f"Keras {ending}"] = To(b.dir, f"p-keras{ending}", lambda p, save=save: timed(lambda: save(p)))
+        contestants[f"Keras {ending}"] = To(b.dir, f"p-keras{ending}", lambda p, save=save: timed(lambda: save(p)),
+                                            keep=True)
 
 
 def against_the_peers(b):
     """Durable, beside libraries that do not flush (torch.distributed.checkpoint does), and how long each stops the
-    training."""
+    training. Each replaces its checkpoint of the round before."""
     with contextlib.ExitStack() as stack:
         w = stack.enter_context(b.worker("speed", 100, b.big))
         c = {"pwrite + fsync": b.machine(w, "pwrite + fsync")}
@@ -47,10 +48,10 @@ def against_the_peers(b):
         b.ours(w, c, ARENA, **{"async": 1, "recycle": 1})
         b.ours(w, c, ARENA + ", .keras", ending=".keras", **{"async": 1, "recycle": 1})
         b.ours(w, c, "libckpt BORROW", **{"async": 2, "recycle": 1})
-        b.hdf5(stack, c, 100, b.big)
-        b.python(c, peers.arrays(100, b.big))
+        b.hdf5(stack, c, 100, b.big, keep=True)
+        b.python(c, peers.arrays(100, b.big), keep=True)
         keras_saves(b, c)
-        r = b.compete(f"save {b.size} in 100 tensors, beside the peers", c, 7, 80, ("secs", "stall", "background"))
+        r = b.compete(f"save {b.size} in 100 tensors, beside the peers", c, 7, 70, ("secs", "stall", "background"))
     for ending, malloc, arena in ((".weights.h5", 3, 4), (".keras", 6, 8)):
         more = "" if ending == ".weights.h5" else ", .keras"
         title = f"durable {b.size} {ending}, "
@@ -96,6 +97,6 @@ def large(b):
             return b.report.missing("4 GiB", "the disk takes too long")
         plain.tidy()
         c = {"pwrite + fsync": plain}
-        b.ours(w, c, RECYCLED, recycle=1)
-        b.ours(w, c, ARENA, **{"async": 1, "recycle": 1})
-        b.compete("save 4 GiB in 100 tensors", c, 3, 30, ("secs", "stall", "background"))
+        b.ours(w, c, RECYCLED, recycle=1, warm=2)
+        b.ours(w, c, ARENA, warm=2, **{"async": 1, "recycle": 1})
+        b.compete("save 4 GiB in 100 tensors", c, 2, 30, ("secs", "stall", "background"), warm_up=0)

@@ -58,7 +58,7 @@ class Scene:
         words = {"pwrite": ("pwrite", name), "pwrite + fsync": ("pwrite", name, "fsync"), "O_DIRECT": ("direct", name)}
         return To(self.dir, name, lambda _: worker(*words[kind]))
 
-    def ours(self, worker, contestants, label, ending=".weights.h5", new=False, warm=True, **options):
+    def ours(self, worker, contestants, label, ending=".weights.h5", new=False, warm=1, **options):
         """Adds a session to the contestants: of files that are removed after each save, so that each is a first one,
         or with `recycle` of files that its own retention removes. Where the library lacks an option, says so."""
         name = f"s{len(contestants)}"
@@ -71,12 +71,12 @@ class Scene:
             return self.report.missing(label, str(why))
         save = ("save", name, "new") if new else ("save", name)
         contestant = To(self.dir, template, lambda _: worker(*save))
-        if keyed and warm:  # with the round that warms up, two saves that have nothing to recycle
+        for _ in range(warm if keyed else 0):  # with a round that warms up, two saves that have nothing to recycle
             contestant()
         contestants[label] = contestant
         return name
 
-    def python(self, contestants, tensors, only=()):
+    def python(self, contestants, tensors, only=(), keep=False):
         """Adds the peers in Python that save these tensors."""
         ways = {"h5py": lambda p: timed(lambda: peers.save_h5py(p, tensors)),
                 "safetensors": lambda p: timed(lambda: peers.save_safetensors(p, tensors))}
@@ -85,13 +85,13 @@ class Scene:
             ways |= {"torch.save": torch.save, "torch async_save": torch.async_save}
         for name, way in ways.items():
             if not only or name in only:
-                contestants[name] = To(self.dir, "p-" + name.replace(" ", "-"), way)
+                contestants[name] = To(self.dir, "p-" + name.replace(" ", "-"), way, keep)
 
-    def hdf5(self, stack, contestants, count, bytes_each):
+    def hdf5(self, stack, contestants, count, bytes_each, keep=False):
         """Adds the HDF5 C API, used plainly, where it is to be had."""
         if os.path.exists(self.program("plain_hdf5")):
             worker = stack.enter_context(self.worker("plain_hdf5", count, bytes_each))
-            contestants["HDF5 in C++"] = To(self.dir, "p-hdf5", lambda _: worker("save", "p-hdf5"))
+            contestants["HDF5 in C++"] = To(self.dir, "p-hdf5", lambda _: worker("save", "p-hdf5"), keep)
 
     def sweep(self):
         """Removes what a part has left."""
