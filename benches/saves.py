@@ -18,7 +18,8 @@ def against_the_machine(b):
         b.ours(w, c, RECYCLED + ", .keras", ending=".keras", recycle=1)
         b.ours(w, c, ARENA, **{"async": 1, "recycle": 1})
         b.ours(w, c, "libckpt, not durable", durability=1)
-        r = b.compete(f"save {b.size} in 100 tensors, beside the machine", c, 15, 60, ("secs", "stall", "background"))
+        r = b.compete(f"save {b.size} in 100 tensors, beside the machine", c, 15, 60, ("secs", "stall", "background"),
+                      cache=(b.dir, 100 * b.big))
     title = f"durable {b.size}: "
     b.bar(title + "first file / pwrite + fsync", r, DURABLE, "pwrite + fsync", 0.65)
     b.bar(title + "recycled / pwrite + fsync", r, RECYCLED, "pwrite + fsync", 0.45)
@@ -51,7 +52,8 @@ def against_the_peers(b):
         b.hdf5(stack, c, 100, b.big, keep=True)
         b.python(c, peers.arrays(100, b.big), keep=True)
         keras_saves(b, c)
-        r = b.compete(f"save {b.size} in 100 tensors, beside the peers", c, 7, 70, ("secs", "stall", "background"))
+        r = b.compete(f"save {b.size} in 100 tensors, beside the peers", c, 7, 70, ("secs", "stall", "background"),
+                      cache=(b.dir, 100 * b.big))
     for ending, malloc, arena in ((".weights.h5", 3, 4), (".keras", 6, 8)):
         more = "" if ending == ".weights.h5" else ", .keras"
         title = f"durable {b.size} {ending}, "
