@@ -9,6 +9,7 @@
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Instant;
@@ -235,13 +236,15 @@ impl<'a> Work<'a> {
 
     /// Through the page cache. Two workers help: one packs and checksums while the other is in the kernel.
     fn buffered(&self) -> Moved<()> {
-        let left = self.end.saturating_sub(self.next.load(Relaxed));
-        let count = threads(self.means.threads, 2).min(left);
+        let left = self.job.pieces.get(self.next.load(Relaxed).min(self.end)..self.end).unwrap_or_default();
+        // An edge alone is no work for a thread, but somebody has to keep what is in it.
+        let bodies = left.iter().filter(|piece| piece.role == Role::Body).count();
+        let count = threads(self.means.threads, 2).min(bodies.max(1));
         self.with(count, || {
             let mut stage = Vec::new();
             let mut early = self.means.durable.then(|| Early::new(self.target.handle));
             while let Some(piece) = self.take()? {
-                stage.resize(BLOCK, 0);
+                stage.resize(stage.len().max(piece.len()), 0);
                 self.gather_and_write(piece, &mut stage)?;
                 if let Some(early) = &mut early {
                     early.wrote(piece.range.start, piece.len() as u64);
@@ -397,8 +400,11 @@ pub(super) fn check(layout: &Layout, tensors: &[u64]) -> Result<()> {
 
 /// How many threads where the user wants so many, 0 for as many as help, which is `helpful` if there are processors.
 pub(super) fn threads(wanted: u32, helpful: usize) -> usize {
+    // To find out takes longer than a small save.
+    static PROCESSORS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     match wanted {
-        0 => thread::available_parallelism().map_or(1, usize::from).min(helpful),
+        0 => helpful.min(*PROCESSORS),
         n => n as usize,
     }
 }
