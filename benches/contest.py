@@ -48,8 +48,8 @@ def timed(work):
 
 
 def use_free_memory(directory, nbytes):
-    """Has the page cache take so much memory, and give it back. In a virtual machine the host may have taken free memory
-    away: whoever uses it first waits for it, up to eight times what a copy to it costs."""
+    """Has the page cache take so much memory, and give it back. In a virtual machine the host may have taken free
+    memory away: whoever uses it first waits for it, up to eight times what a copy to it costs."""
     piece, path = bytes(4 << 20), os.path.join(directory, "warm")
     with open(path, "wb", buffering=0) as f:
         for _ in range(0, nbytes, len(piece)):
@@ -62,8 +62,8 @@ def interleave(contestants, rounds, seconds, settle=SETTLE, repeat=1, warm_up=1,
 
     A first round warms up. No more rounds begin when `seconds` are over, but there are three at least. Before each
     run everything that is still to be written is written, so that no contestant pays for another, and with `cache` (a
-    directory, bytes) as much free memory is used once; the files that they make are removed outside the time that is measured (a contestant that has a `tidy` is tidied after its run).
-    With `repeat`, each runs so many times in a row, and its answers are the medians of these.
+    directory, bytes) as much free memory is used once; the files that they make are removed outside the time that is
+    measured (a contestant that has a `tidy` is tidied after its run). With `repeat`, each runs so many times in a row, and its answers are the medians of these.
     """
     answers = {name: [] for name in contestants}
     names = list(contestants)

@@ -12,7 +12,7 @@ DURABLE, RECYCLED, ARENA = "libckpt", "libckpt, recycled", "libckpt COPY"
 def against_the_machine(b):
     """Durable and not, beside pwrite with and without fsync."""
     with b.worker("speed", 100, b.big) as w:
-        c = {kind: b.machine(w, kind) for kind in ("pwrite", "pwrite + fsync", "O_DIRECT")}
+        c = {kind: b.machine(w, kind) for kind in ("pwrite", "pwrite + fsync", "O_DIRECT", "O_DIRECT, again")}
         b.ours(w, c, DURABLE)
         b.ours(w, c, RECYCLED, recycle=1)
         b.ours(w, c, RECYCLED + ", .keras", ending=".keras", recycle=1)

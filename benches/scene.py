@@ -54,9 +54,10 @@ class Scene:
             yield worker
 
     def machine(self, worker, kind, name="m"):
-        """The machine itself: pwrite, pwrite with fsync, O_DIRECT."""
-        words = {"pwrite": ("pwrite", name), "pwrite + fsync": ("pwrite", name, "fsync"), "O_DIRECT": ("direct", name)}
-        return To(self.dir, name, lambda _: worker(*words[kind]))
+        """The machine itself: pwrite, pwrite with fsync, O_DIRECT to a new file and to the one before."""
+        words = {"pwrite": ("pwrite", name), "pwrite + fsync": ("pwrite", name, "fsync"), "O_DIRECT": ("direct", name),
+                 "O_DIRECT, again": ("direct", name + "-again", "again")}
+        return To(self.dir, name, lambda _: worker(*words[kind]), keep=kind.endswith("again"))
 
     def ours(self, worker, contestants, label, ending=".weights.h5", new=False, warm=1, **options):
         """Adds a session to the contestants: of files that are removed after each save, so that each is a first one,
