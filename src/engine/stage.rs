@@ -87,7 +87,9 @@ impl Filler {
             result
         };
         // What is not in host memory comes in order, on this thread.
-        let count = if buffers.iter().any(Buffer::is_source) { 1 } else { write::threads(threads, 2) };
+        // One thread takes most of what the memory can move; a second one is worth its processor where there are more.
+        let helpful = if write::threads(0, 3) > 2 { 2 } else { 1 };
+        let count = if buffers.iter().any(Buffer::is_source) { 1 } else { write::threads(threads, helpful) };
         let count = count.min(pieces.len());
         let senders = vec![to.clone(); count];
         let result = together(senders, "ckpt-copy", work);
