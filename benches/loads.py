@@ -48,7 +48,7 @@ def cold(b):
         c = {"libckpt": dropped("load", "l.weights.h5", 16), "mmap": dropped("mmap", "l.weights.h5", 16),
              f"pread, {cores} threads": dropped("pread", "l.weights.h5", 16, cores),
              "pread, 1 thread": dropped("pread", "l.weights.h5", 16, 1)}
-        r = b.compete(f"load {b.size} in 100 tensors, cold", c, 9, 20)
+        r = b.compete(f"load {b.size} in 100 tensors, cold", c, 15, 30)
         assert w("check", 16)["same"]
     b.bar(f"load {b.size} cold / mmap", r, "libckpt", "mmap", 1 / 1.3)
 
