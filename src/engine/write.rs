@@ -80,8 +80,9 @@ impl<'a> Means<'a> {
 
     fn refuse(&self, cause: &io::Error) {
         self.refused.store(true, Relaxed);
-        // Another cause (no more descriptors, for example) is this save's alone.
+        // Another cause (no more descriptors or memory, for example) is this save's alone.
         if sink::refuses(cause)
+            && cause.raw_os_error() != Some(libc::ENOMEM)
             && let Some(line) = backend::refused(self.device, cause)
         {
             self.meter.watch().note(&line);
