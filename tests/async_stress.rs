@@ -144,7 +144,7 @@ fn run(dir: &Scratch, options: Options, cancels: bool, seed: u64) {
     for name in &names {
         assert!(!name.starts_with(".ckpt"), "a temporary file is left: {names:?}");
         let path = dir.join(name);
-        let state: Value = serde_json::from_slice(&training_state(&path).unwrap()).unwrap();
+        let state: Value = serde_json::from_slice(&training_state(&path).unwrap().unwrap()).unwrap();
         let n = state["epoch"].as_u64().unwrap();
         assert_eq!(u64::from(whole(&path)), n % 251, "{name} holds what was saved then");
         newest = newest.max(n);
@@ -155,7 +155,7 @@ fn run(dir: &Scratch, options: Options, cancels: bool, seed: u64) {
     }
     let (value, _) = best.unwrap();
     let path = session.best_path().unwrap();
-    let state: Value = serde_json::from_slice(&training_state(path.as_ref()).unwrap()).unwrap();
+    let state: Value = serde_json::from_slice(&training_state(path.as_ref()).unwrap().unwrap()).unwrap();
     assert_eq!(state["metrics"]["val_loss"].as_f64(), Some(value), "{mode:?}: the best of those that stand");
     if !cancels {
         assert_eq!(newest, last, "{mode:?}: the last save that was accepted stands");

@@ -344,7 +344,7 @@ fn deep_json_is_bounded() {
         let options = Options { state_capacity: state.len(), ..Options::default() };
         let mut layout = plan(&schema, Format::WeightsH5, &options).unwrap();
         let path = scratch.write("file", &materialize(&mut layout, &[vec![0; 4]], state.as_bytes()));
-        let found = training_state(&path).unwrap();
+        let found = training_state(&path).unwrap().unwrap();
         assert_eq!(found, state.as_bytes());
         assert_eq!(save_counter(&found), (depth == 100).then_some(3));
     }

@@ -40,7 +40,7 @@ fn save(session: &Session, epoch: u64, logs: &[(&str, f64)], model: &Model) {
 }
 
 fn state(path: &Path) -> Value {
-    serde_json::from_slice(&training_state(path).unwrap()).unwrap()
+    serde_json::from_slice(&training_state(path).unwrap().unwrap()).unwrap()
 }
 
 #[test]

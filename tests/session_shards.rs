@@ -122,7 +122,7 @@ fn the_save_counter_is_read_from_the_index_alone() {
         let session = session(&dir, "m.weights.json", |_| ());
         save(&session, 0, &[], &model);
         let state: serde_json::Value =
-            serde_json::from_slice(&training_state(&dir.join("m.weights.json")).unwrap()).unwrap();
+            serde_json::from_slice(&training_state(&dir.join("m.weights.json")).unwrap().unwrap()).unwrap();
         assert_eq!(state["save"], n);
         assert_eq!(files(dir.path(), "m"), "fi3");
         for name in dir.names().iter().filter(|name| name.ends_with(".h5")) {

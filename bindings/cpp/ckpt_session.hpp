@@ -4,10 +4,12 @@
 #ifndef CKPT_SESSION_HPP
 #define CKPT_SESSION_HPP
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "ckpt.h"
@@ -148,6 +150,17 @@ class Options {
   Functions functions_;
 };
 
+/// Where a training goes on.
+struct ResumeInfo {
+  /// What is to be run next, from 0.
+  std::uint64_t epoch = 0;
+  std::uint64_t batch = 0;
+  /// The value to beat, if there is one.
+  std::optional<double> best;
+  /// The checkpoint.
+  std::string path;
+};
+
 /// A checkpointing session: when to save, where, what is best and what to keep.
 class Session {
  public:
@@ -181,6 +194,32 @@ class Session {
   void wait() { detail::check(ckpt_wait(handle_.get())); }
   /// Ends the saves that are being made or wait, as soon as can be.
   void cancel() { detail::check(ckpt_cancel(handle_.get())); }
+
+  /// Loads the newest whole checkpoint into a model and goes on from where it was saved; none where there is no
+  /// checkpoint, as in a first run.
+  std::optional<ResumeInfo> resume(Model& model) {
+    ckpt_resume_info info{};
+    bool found = false;
+    detail::run([&] {
+      const ckpt_status status = ckpt_resume(handle_.get(), model.get(), &info);
+      found = status == CKPT_OK;
+      return status == CKPT_E_NOT_FOUND ? CKPT_OK : status;
+    });
+    if (!found) return std::nullopt;
+    return ResumeInfo{info.epoch, info.batch,
+                      info.has_best ? std::optional<double>(info.best) : std::nullopt, info.path};
+  }
+  /// Sets bytes of the trainer's own, which every save from now on has.
+  void set_state(CString key, std::string_view bytes) {
+    detail::check(ckpt_set_state(handle_.get(), key.c_str(), bytes.data(), bytes.size()));
+  }
+  /// What was set under a key, or is in the checkpoint that was resumed.
+  std::optional<std::string> state(CString key) const {
+    const void* bytes = nullptr;
+    std::size_t n = 0;
+    if (!detail::found(ckpt_get_state(handle_.get(), key.c_str(), &bytes, &n))) return std::nullopt;
+    return std::string(static_cast<const char*>(bytes), n);
+  }
 
   /// The value to beat, once there is one.
   std::optional<double> best() const {

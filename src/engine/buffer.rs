@@ -38,6 +38,8 @@ pub trait Source: Send + Sync {
 pub struct Buffer {
     nbytes: usize,
     elements: Elements,
+    /// Whose memory it is, where it is not the caller's.
+    owner: Option<Arc<Vec<u8>>>,
 }
 
 /// Where the elements are.
@@ -86,7 +88,7 @@ impl Buffer {
             bad(format!("shape {shape:?} of {itemsize}-byte elements is too large for memory"))
         })?;
         if nbytes == 0 {
-            return Ok(Buffer { nbytes, elements: Elements::Dense(ptr) });
+            return Ok(Buffer { nbytes, elements: Elements::Dense(ptr), owner: None });
         }
         let axes = match strides {
             None => Vec::new(),
@@ -99,7 +101,7 @@ impl Buffer {
             true => Elements::Dense(ptr),
             false => Elements::Strided(ptr, Box::new(Strided::new(itemsize, axes))),
         };
-        let mut buffer = Buffer { nbytes, elements };
+        let mut buffer = Buffer { nbytes, elements, owner: None };
         buffer.set_data(ptr)?;
         Ok(buffer)
     }
@@ -112,7 +114,13 @@ impl Buffer {
         }
         let nbytes = usize::try_from(nbytes)
             .map_err(|_| bad(format!("{nbytes} bytes are more than this machine can count")))?;
-        Ok(Buffer { nbytes, elements: Elements::Source { itemsize, source } })
+        Ok(Buffer { nbytes, elements: Elements::Source { itemsize, source }, owner: None })
+    }
+
+    /// Bytes that are kept as long as the Buffer is; to be saved, not loaded into.
+    pub fn owned(bytes: Arc<Vec<u8>>) -> Buffer {
+        let elements = Elements::Dense(bytes.as_ptr().cast_mut());
+        Buffer { nbytes: bytes.len(), elements, owner: Some(bytes) }
     }
 
     fn set_data(&mut self, ptr: *mut u8) -> Result<()> {
@@ -172,7 +180,7 @@ impl Buffer {
     pub fn can_put(&self) -> bool {
         match &self.elements {
             Elements::Source { source, .. } => source.can_put(),
-            _ => true,
+            _ => self.owner.is_none(),
         }
     }
 
@@ -181,7 +189,7 @@ impl Buffer {
         match self.elements {
             _ if self.nbytes == 0 => Some(&[]),
             // SAFETY: `nbytes` bytes from `data`, which is not NULL, are the elements that the maker of this
-            // Buffer promised to be readable and unchanged; `size` keeps them below isize::MAX.
+            // Buffer promised to be readable and unchanged, or those of its owner; `size` keeps them below isize::MAX.
             Elements::Dense(data) => Some(unsafe { std::slice::from_raw_parts(data, self.nbytes) }),
             _ => None,
         }

@@ -1,8 +1,10 @@
 //! `ckpt`: a checkpointing session.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -23,10 +25,13 @@ use super::status::{answer, ckpt_status, guard};
 /// return no status: false, NULL), and ckpt_free() there neither waits nor touches the parent's files. A new session of
 /// the child's own works.
 pub struct ckpt {
-    session: Session,
-    /// The last answers of ckpt_path() and ckpt_best_path(), kept for the caller.
+    pub(super) session: Session,
+    /// The last answers of ckpt_path(), ckpt_best_path(), ckpt_resume() and, by their keys, ckpt_get_state(), kept for the
+    /// caller.
     path: Mutex<Option<CString>>,
     best_path: Mutex<Option<CString>>,
+    pub(super) resumed: Mutex<Option<CString>>,
+    pub(super) states: Mutex<HashMap<String, Arc<Vec<u8>>>>,
 }
 
 /// A metric of the logs.
@@ -97,7 +102,7 @@ impl Logs for CallerLogs<'_> {
 ///
 /// # Safety
 /// `session` is NULL or came from ckpt_new() and was not freed.
-unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
+pub(super) unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
     // SAFETY: by this function's contract NULL or valid, and only ever shared.
     some(unsafe { session.as_ref() }, "session")
 }
@@ -128,7 +133,13 @@ pub unsafe extern "C" fn ckpt_new(
         let out = some(out, "out")?;
         let options = options_or_null.map_or_else(Options::default, |o| o.options.clone());
         let session = Session::new(filepath, options)?;
-        out.write(into_handle(ckpt { session, path: Mutex::new(None), best_path: Mutex::new(None) }));
+        out.write(into_handle(ckpt {
+            session,
+            path: Mutex::default(),
+            best_path: Mutex::default(),
+            resumed: Mutex::default(),
+            states: Mutex::default(),
+        }));
         Ok(())
     })
 }
@@ -223,7 +234,7 @@ pub extern "C" fn ckpt_path(session: Option<&ckpt>) -> *const c_char {
 }
 
 /// Keeps an answer as a C string; one that has not changed keeps its address.
-fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const c_char> {
+pub(super) fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const c_char> {
     let mut slot = slot.lock();
     if slot.as_ref().is_none_or(|old| old.as_bytes() != text.as_bytes()) {
         let text = CString::new(text).map_err(|e| {

@@ -24,7 +24,8 @@ pub use self::order::{Variable, order, variables};
 pub use self::structure::{Layer, layers};
 use super::hdf5::{self, Attributes};
 use super::keras::KERAS_VERSION;
-use super::{Layout, Options, Schema};
+use super::schema::{Schema, is_own};
+use super::{Layout, Options};
 use crate::error::{Error, Result, Status};
 
 /// The group of the layers' weights.
@@ -181,7 +182,9 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         let is_weight = |path: &str| {
-            !path.starts_with("optimizer/") && path.split('/').all(|part| part != "seed_generator")
+            !is_own(path)
+                && !path.starts_with("optimizer/")
+                && path.split('/').all(|part| part != "seed_generator")
         };
         match schema.tensors().iter().find(|spec| is_weight(&spec.path)) {
             Some(spec) => Err(Error::new(
@@ -216,7 +219,7 @@ impl<'a> Plan<'a> {
 
     /// Where a tensor of the schema stands in the file.
     fn place(&self, path: &str) -> String {
-        if self.left_out.contains(path) {
+        if self.left_out.contains(path) || is_own(path) {
             return path.to_owned();
         }
         match variable(path) {

@@ -33,6 +33,12 @@ pub struct Schema {
 /// The group at the root that is ours.
 pub const OWN_GROUP: &str = "libckpt";
 
+/// What the paths of the trainer's own bytes begin with.
+pub const DATA_PREFIX: &str = "libckpt/data/";
+
+/// The most bytes of a key of the trainer's.
+pub const MAX_KEY: usize = 1024;
+
 /// Bytes of a single component: an HDF5 local heap and link message hold more, a reader's buffer might not.
 const MAX_COMPONENT: usize = 16 * 1024;
 
@@ -82,6 +88,17 @@ impl Schema {
 
     /// Adds a tensor and the groups above it; returns its place. Nothing has changed after an error.
     pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64]) -> Result<usize> {
+        refuse_own(path)?;
+        self.add_anywhere(path, dtype, shape)
+    }
+
+    /// Adds bytes of the trainer's own, whose path is [`data_path`].
+    pub fn add_data(&mut self, path: &str, bytes: u64) -> Result<usize> {
+        self.add_anywhere(path, Dtype::U8, &[bytes])
+    }
+
+    /// As [`Schema::add`], in the group that is ours, too.
+    pub(super) fn add_anywhere(&mut self, path: &str, dtype: Dtype, shape: &[u64]) -> Result<usize> {
         let parts = components(path)?;
         if shape.len() > MAX_RANK {
             return Err(bad(format!(
@@ -116,6 +133,7 @@ impl Schema {
 
     /// Gives `group`/vars the attribute `name`, and makes the group where it is not there. `""` is the root.
     pub fn set_name(&mut self, group: &str, name: &str) -> Result<()> {
+        refuse_own(group)?;
         let mut parts = if group.is_empty() { Vec::new() } else { components(group)? };
         parts.push("vars");
         if name.contains('\0') {
@@ -247,10 +265,51 @@ fn components(path: &str) -> Result<Vec<&str>> {
             "path '{path}' has {problem}: expected components joined by '/', as in 'layers/dense/vars/0'"
         )));
     }
-    if parts[0] == OWN_GROUP {
-        return Err(bad(format!("path '{path}': the group '{OWN_GROUP}' at the root is the library's own")));
-    }
     Ok(parts)
+}
+
+/// Whether a path leads into the group that is ours.
+pub fn is_own(path: &str) -> bool {
+    path.strip_prefix(OWN_GROUP).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn refuse_own(path: &str) -> Result<()> {
+    match is_own(path) {
+        false => Ok(()),
+        true => Err(bad(format!("path '{path}': the group '{OWN_GROUP}' at the root is the library's own"))),
+    }
+}
+
+/// The path of the trainer's bytes under this key. What a component of a path cannot hold is written as `%` and two
+/// hexadecimal digits.
+pub fn data_path(key: &str) -> Result<String> {
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(bad(format!("the key has {} bytes: expected 1 to {MAX_KEY}", key.len())));
+    }
+    let mut path = DATA_PREFIX.to_owned();
+    for (i, c) in key.char_indices() {
+        match c {
+            '/' | '%' | '\0' => path.push_str(&format!("%{:02x}", u32::from(c))),
+            // So that none is '.' or '..'.
+            '.' if i == 0 => path.push_str("%2e"),
+            _ => path.push(c),
+        }
+    }
+    Ok(path)
+}
+
+/// The key of [`data_path`]; none where the path is not that of any.
+pub fn data_key(path: &str) -> Option<String> {
+    let mut rest = path.strip_prefix(DATA_PREFIX)?;
+    let mut key = String::new();
+    while let Some(at) = rest.find('%') {
+        key.push_str(rest.get(..at)?);
+        let code = u8::from_str_radix(rest.get(at + 1..at + 3)?, 16).ok()?;
+        key.push(char::from(code));
+        rest = rest.get(at + 3..)?;
+    }
+    key.push_str(rest);
+    (data_path(&key).ok()? == path).then_some(key)
 }
 
 fn check_length(path: &str) -> Result<()> {
@@ -294,6 +353,28 @@ mod tests {
         assert_eq!(s.find("a/b"), Some(0));
         assert_eq!(s.find("a"), None);
         s.add("x/libckpt", Dtype::F32, &[2]).unwrap();
+    }
+
+    #[test]
+    fn keys_are_paths_and_back() {
+        let mut s = Schema::new();
+        for key in ["rng", "a/b", "..", ".", "100%", "%2f", "nul\0", "straße", " "] {
+            let path = data_path(key).unwrap();
+            assert_eq!(data_key(&path).as_deref(), Some(key), "{path}");
+            s.add_data(&path, 3).unwrap();
+        }
+        assert!(s.add_data(&data_path("rng").unwrap(), 1).is_err(), "twice");
+        assert!(data_path("").is_err() && data_path(&"k".repeat(MAX_KEY + 1)).is_err());
+        for path in [
+            "rng",
+            "libckpt/data",
+            "libckpt/data/",
+            "libckpt/data/a/b",
+            "libckpt/data/%2",
+            "libckpt/data/%7a",
+        ] {
+            assert_eq!(data_key(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
             name_groups_without_tensors(&mut part, &names, tensors)?;
         }
         for (j, spec) in tensors[range.clone()].iter().enumerate() {
-            part.add(&spec.path, spec.dtype, &spec.shape)?;
+            part.add_anywhere(&spec.path, spec.dtype, &spec.shape)?;
             let group = group_of(spec);
             let follows = j > 0 && group_of(&tensors[range.start + j - 1]) == group;
             if !follows

@@ -16,6 +16,8 @@ pub struct Record {
     pub epoch: u64,
     /// The monitored value, where the logs had it.
     pub value: Option<f64>,
+    /// When it was saved, in seconds since 1970.
+    pub saved_at: f64,
 }
 
 /// The checkpoints of a session and the rules by which they stay. Deletes nothing itself.
@@ -51,7 +53,12 @@ impl Retention {
 
     /// The checkpoint with the best monitored value; of equal ones the oldest.
     pub fn best(&self) -> Option<&Record> {
-        self.ranked().first().copied()
+        self.best_of(&self.records)
+    }
+
+    /// The best of these, likewise.
+    pub fn best_of<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Option<&'a Record> {
+        self.ranked(records).first().copied()
     }
 
     /// Takes over a checkpoint that stands already, as a resume finds it. One of the same path is replaced: two
@@ -66,12 +73,17 @@ impl Retention {
     /// deleted.
     pub fn saved(&mut self, record: Record) -> Vec<Record> {
         self.adopt(record);
+        self.prune()
+    }
+
+    /// Lets go of the checkpoints that no rule keeps.
+    pub fn prune(&mut self) -> Vec<Record> {
         if (self.keep_last, self.keep_best, self.keep_every) == (0, 0, 0) {
             return Vec::new();
         }
         let n = self.records.len();
         let last = n.saturating_sub(clamp(self.keep_last.max(1)));
-        let best = self.ranked().into_iter().take(clamp(self.keep_best.max(1)));
+        let best = self.ranked(&self.records).into_iter().take(clamp(self.keep_best.max(1)));
         let best: Vec<u64> = best.map(|r| r.counter).collect();
         let every = self.keep_every;
         let mut gone = Vec::new();
@@ -89,12 +101,13 @@ impl Retention {
     }
 
     /// The checkpoints that have a value, the best first; of equal ones the older first.
-    fn ranked(&self) -> Vec<&Record> {
+    fn ranked<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a Record> {
         let value = |r: &Record| r.value.filter(|v| !v.is_nan());
-        let mut ranked: Vec<&Record> = self.records.iter().filter(|r| value(r).is_some()).collect();
+        let mut ranked: Vec<&Record> = records.into_iter().filter(|r| value(r).is_some()).collect();
         ranked.sort_by(|a, b| {
             let order = value(a).partial_cmp(&value(b)).unwrap_or(Ordering::Equal);
-            if self.direction == Direction::Up { order.reverse() } else { order }
+            let order = if self.direction == Direction::Up { order.reverse() } else { order };
+            order.then(a.counter.cmp(&b.counter))
         });
         ranked
     }
@@ -115,7 +128,7 @@ mod tests {
 
     fn record(counter: u64, value: f64) -> Record {
         let value = (value >= 0.0 || value.is_nan()).then_some(value);
-        Record { path: format!("{counter}"), counter, epoch: counter, value }
+        Record { path: format!("{counter}"), counter, epoch: counter, value, saved_at: 0.0 }
     }
 
     /// The counters that stand after saves with these values (negative: none), one an epoch.

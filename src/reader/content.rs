@@ -61,6 +61,8 @@ pub(super) struct Content {
     pub tensors: Vec<TensorSpec>,
     /// Where each tensor is.
     pub spots: Vec<Spot>,
+    /// The trainer's own bytes, which are not listed; their numbers follow those of the tensors.
+    pub data: Vec<(TensorSpec, Spot)>,
     /// Keras' names of the groups: the attribute `name` of `group`/vars.
     pub names: BTreeMap<String, String>,
     /// Other paths of the tensors, where they have some: what the file itself or another version of Keras calls them.
@@ -84,13 +86,21 @@ impl Content {
     }
 
     pub fn entry(&self, index: usize) -> Option<(&TensorSpec, &File, Place)> {
-        let spot = self.spots.get(index)?;
-        Some((self.tensors.get(index)?, self.files.get(spot.file)?, spot.place))
+        let (spec, spot) = self.at(index)?;
+        Some((spec, self.files.get(spot.file)?, spot.place))
     }
 
-    /// The tensors that have a checksum.
+    /// What has this number, and where it is.
+    pub fn at(&self, index: usize) -> Option<(&TensorSpec, &Spot)> {
+        match index.checked_sub(self.tensors.len()) {
+            None => Some((self.tensors.get(index)?, self.spots.get(index)?)),
+            Some(data) => self.data.get(data).map(|(spec, spot)| (spec, spot)),
+        }
+    }
+
+    /// What has a checksum: tensors, and the trainer's own bytes.
     pub fn covered(&self) -> impl Iterator<Item = (usize, &TensorSpec)> {
-        let all = (0..self.tensors.len()).filter_map(|i| Some((i, self.entry(i)?)));
+        let all = (0..self.tensors.len() + self.data.len()).filter_map(|i| Some((i, self.entry(i)?)));
         all.filter(|(_, (spec, file, _))| file.checksums.covers(&spec.path)).map(|(i, (spec, ..))| (i, spec))
     }
 }

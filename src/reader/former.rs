@@ -154,6 +154,7 @@ mod tests {
         Content {
             files: Vec::new(),
             spots: (0..tensors.len()).map(|i| Spot::here(0, i as u64)).collect(),
+            data: Vec::new(),
             tensors,
             names: names
                 .iter()

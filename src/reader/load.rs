@@ -134,7 +134,7 @@ pub(super) fn load(
         let item = Item { tensor, spec, nbytes, file, target, sums };
         match place {
             Place::Here(offset) => {
-                let number = reader.content.spots.get(tensor).map_or(0, |spot| spot.file);
+                let number = reader.content.at(tensor).map_or(0, |(_, spot)| spot.file);
                 plain.push(Plain { item, at: (number, offset), crcs: 0 });
             }
             place => coded.push(Coded { item, place }),

@@ -48,6 +48,8 @@ use self::safetensors::Likeness;
 use self::source::{Source, damaged};
 use self::zip::Archive;
 use crate::error::{Error, Result, Status};
+use crate::layout::data_key;
+use crate::layout::own::OWN_GROUP;
 use crate::tensor::{TensorSpec, shape_text};
 
 /// An open checkpoint, of any format that is written here. Any thread may use it, several at once too.
@@ -120,6 +122,9 @@ impl Reader {
     /// `Mismatch` if the size is another; `Format` if the bytes do not match their checksum, and `dst` holds
     /// them all the same.
     pub fn read(&self, index: usize, dst: &mut [u8]) -> Result<()> {
+        if index >= self.tensors().len() {
+            return Err(self.no_tensor(index));
+        }
         self.read_one(index, dst).map_err(|e| named(&self.source, e))
     }
 
@@ -243,11 +248,31 @@ impl Reader {
         }
     }
 
+    /// The trainer's own bytes by their keys, and the bytes of each.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn data(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let first = self.tensors().len();
+        let keyed = (first..).zip(&self.content.data);
+        let keyed = keyed.filter_map(|(index, (spec, _))| Some((data_key(&spec.path)?, index, spec)));
+        keyed
+            .map(|(key, index, spec)| {
+                let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
+                let mut bytes = source::zeros(len)?;
+                self.read_one(index, &mut bytes).map_err(|e| named(&self.source, e))?;
+                Ok((key, bytes))
+            })
+            .collect()
+    }
+
     fn entry(&self, index: usize) -> Result<(&TensorSpec, &File, Place)> {
-        self.content.entry(index).ok_or_else(|| {
-            let what = format!("there is no tensor {index}: the checkpoint has {}", self.tensors().len());
-            Error::new(Status::InvalidArgument, what)
-        })
+        self.content.entry(index).ok_or_else(|| self.no_tensor(index))
+    }
+
+    fn no_tensor(&self, index: usize) -> Error {
+        let what = format!("there is no tensor {index}: the checkpoint has {}", self.tensors().len());
+        Error::new(Status::InvalidArgument, what)
     }
 }
 
@@ -310,10 +335,22 @@ fn read_index(source: &Source, opening: &Opening) -> Result<Content> {
     })
 }
 
-/// The training state in a checkpoint, where it has one that is whole; what else the file holds is not looked at.
-pub fn training_state(path: &Path) -> Option<Vec<u8>> {
-    let own = Reader::open_with(path, &Opening { only: Some(weights::OWN_GROUP) }).ok()?;
-    own.state().ok()?.map(<[u8]>::to_vec)
+/// The training state in a checkpoint, where it has one; what else the file holds is not looked at.
+///
+/// # Errors
+/// As [`Reader::open`] and [`Reader::state`].
+pub fn training_state(path: &Path) -> Result<Option<Vec<u8>>> {
+    let own = Reader::open_with(path, &Opening { only: Some(OWN_GROUP) })?;
+    Ok(own.state()?.map(<[u8]>::to_vec))
+}
+
+/// The names of the files that a checkpoint is made of, beside its own: those that an index names.
+///
+/// # Errors
+/// As [`Reader::open`].
+pub fn companions(path: &Path) -> Result<Vec<String>> {
+    let source = Source::open(path)?;
+    Ok(Index::read(&source).map_err(|e| named(&source, e))?.files)
 }
 
 /// A target that keeps nothing.

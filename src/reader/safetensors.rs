@@ -19,6 +19,7 @@ use super::index::Index;
 use super::json::{Object, quoted};
 use super::source::{Source, damaged};
 use crate::error::Result;
+use crate::layout::data_key;
 use crate::layout::safetensors::{MAX_HEADER, METADATA_KEY};
 use crate::tensor::TensorSpec;
 
@@ -55,11 +56,13 @@ pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
     let Part { tensors, own, data } = Part::read(source, opening.only.is_none())?;
     let Tensors { listed, others } = tensors;
     let tensors = listed.into_iter().map(|(spec, begin)| (spec, Spot::here(0, data + begin)));
-    let (tensors, spots) = sorted(tensors.collect());
+    let (data, tensors) = tensors.partition(|(spec, _)| data_key(&spec.path).is_some());
+    let (tensors, spots) = sorted(tensors);
     Ok(Content {
         files: vec![file(source, own.checksums)],
         tensors,
         spots,
+        data,
         names: own.names,
         aliases: BTreeMap::new(),
         unlisted: others.into_iter().next(),
@@ -114,6 +117,7 @@ pub(super) fn read_index(source: &Source, index: Index) -> Result<Content> {
         files,
         tensors,
         spots,
+        data: Vec::new(),
         names,
         aliases: BTreeMap::new(),
         unlisted,

@@ -10,6 +10,8 @@ use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
 use super::{Opening, former, weights};
 use crate::error::Result;
+use crate::layout::is_own;
+use crate::layout::own::OWN_GROUP;
 use crate::tensor::TensorSpec;
 
 /// Reads the files of an index. A group's tensors are those in the files that the index names for it: what else is in
@@ -20,6 +22,7 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
         files: Vec::new(),
         tensors: Vec::new(),
         spots: Vec::new(),
+        data: Vec::new(),
         names: BTreeMap::new(),
         aliases: BTreeMap::new(),
         unlisted: None,
@@ -49,6 +52,8 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
         // The groups that it is to hold tensors of, and whether one was met.
         let keys = entries.iter().filter_map(|entry| index.map.get(*entry as usize));
         let groups = keys.map(|(key, _)| (key.strip_prefix('/').unwrap_or(key), false));
+        // What is ours is told from the rest by itself.
+        let groups = groups.filter(|(group, _)| !is_own(group));
         let mut groups: HashMap<&str, bool> = groups.collect();
         for (spec, spot) in part.tensors.into_iter().zip(part.spots) {
             let group = spec.path.rsplit_once('/').map_or("", |(group, _)| group);
@@ -65,6 +70,7 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
                 quoted(&format!("/{group}"))
             )));
         }
+        content.data.extend(part.data.into_iter().map(|(spec, spot)| (spec, Spot { file: i, ..spot })));
         content.files.extend(part.files);
         content.unlisted = content.unlisted.or(part.unlisted);
         for (group, name) in part.names {
@@ -112,10 +118,10 @@ impl Metadata {
         let Some(Ok(object)) = json.map(Object::parse) else {
             return Metadata { own: Ok(None), rest: json.map(str::to_owned) };
         };
-        let own = object.get(weights::OWN_GROUP).map(state).transpose();
-        let own = own.map_err(|e| e.context(format_args!("the training state, \"{}\"", weights::OWN_GROUP)));
+        let own = object.get(OWN_GROUP).map(state).transpose();
+        let own = own.map_err(|e| e.context(format_args!("the training state, \"{OWN_GROUP}\"")));
         let mut rest = String::new();
-        for (key, value) in object.into_entries().filter(|(key, _)| key != weights::OWN_GROUP) {
+        for (key, value) in object.into_entries().filter(|(key, _)| key != OWN_GROUP) {
             rest.push(if rest.is_empty() { '{' } else { ',' });
             rest.extend([&json::string(&key), ":", value]);
         }

@@ -10,10 +10,9 @@ use super::hdf5::{self, Place};
 use super::source::Source;
 use super::{former, legacy};
 use crate::error::Result;
+use crate::layout::own::OWN_GROUP;
+use crate::layout::{data_key, is_own};
 use crate::tensor::{Dtype, TensorSpec};
-
-/// The group of our own, which is not listed.
-pub(super) const OWN_GROUP: &str = "libckpt";
 
 /// Reads the HDF5 file that begins at `origin`.
 pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
@@ -28,14 +27,15 @@ pub(super) fn read_part(source: &Source, origin: u64, opening: &Opening) -> Resu
     let mut file = File { source: tree.source, checksums: Checksums::default() };
     let (mut tensors, mut spots) =
         (Vec::with_capacity(tree.tensors.len()), Vec::with_capacity(tree.tensors.len()));
-    let mut own = Vec::new();
+    let (mut own, mut data) = (Vec::new(), Vec::new());
     for (spec, place) in tree.tensors {
-        match spec.path.strip_prefix(OWN_GROUP) {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => own.push((spec, place)),
-            _ => {
-                tensors.push(spec);
-                spots.push(Spot { file: 0, place });
-            }
+        if data_key(&spec.path).is_some() {
+            data.push((spec, Spot { file: 0, place }));
+        } else if is_own(&spec.path) {
+            own.push((spec, place));
+        } else {
+            tensors.push(spec);
+            spots.push(Spot { file: 0, place });
         }
     }
     let state = read_own(&mut file, &own)?;
@@ -43,6 +43,7 @@ pub(super) fn read_part(source: &Source, origin: u64, opening: &Opening) -> Resu
         files: vec![file],
         tensors,
         spots,
+        data,
         names: tree.names,
         aliases: BTreeMap::new(),
         unlisted: tree.unlisted,

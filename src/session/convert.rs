@@ -11,11 +11,12 @@ use crate::error::{Error, Result, Status};
 use crate::layout::{self, Format};
 use crate::reader::{Reader, Stream};
 
+use super::data::Data;
 use super::model::{Kind, Model};
 use super::state::TrainingState;
 
 /// Writes the checkpoint `src` anew as `dst`, whose ending says as what: the tensors with their bytes, Keras'
-/// names, the configuration, the assets, and the training state, as far as the new format has room for them. The
+/// names, the configuration, the assets, and the state of the training, as far as the new format has room for them. The
 /// tensors pass through a few MiB of memory, those that are chunked or filtered one at a time. `dst` may be `src`; it
 /// is replaced as a whole or not at all.
 ///
@@ -64,8 +65,9 @@ fn copy(reader: &Arc<Reader>, format: Format, dst: &Path) -> Result<()> {
         Some(state) => state.to_vec(),
         None => TrainingState::default().to_json(),
     };
-    let kind = Kind { format, max_shard_bytes: layout::MAX_SHARD_BYTES };
-    model.write(dst, kind, state, &WriteOptions::default()).map(|_| ())
+    let kind = Kind::new(format, layout::MAX_SHARD_BYTES);
+    let data = Data::of(reader.data()?)?;
+    model.write(dst, &data, kind, state, &WriteOptions::default()).map(|_| ())
 }
 
 /// The order in which the tensors are added: it is that of the file, and means something only where Keras goes by it.

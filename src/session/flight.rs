@@ -1,6 +1,7 @@
 //! A save on its way: what its caller, its writer and whoever cancels it have in common.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -11,8 +12,9 @@ use crate::policy::Level;
 use super::shared::Shared;
 
 /// A save on its way.
-#[derive(Default)]
 pub(super) struct Flight {
+    /// Seconds since 1970.
+    began: f64,
     cancelled: AtomicBool,
     released: AtomicBool,
     /// Seconds, as the bits of a double.
@@ -23,6 +25,24 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// A save that begins now.
+    pub fn begin() -> Flight {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
+        Flight {
+            began: now,
+            cancelled: AtomicBool::default(),
+            released: AtomicBool::default(),
+            stall: AtomicU64::default(),
+            copy: AtomicU64::default(),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// When the save was begun, in seconds since 1970.
+    pub fn began(&self) -> f64 {
+        self.began
+    }
+
     /// The save is to end as soon as it can.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);

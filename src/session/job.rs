@@ -10,7 +10,6 @@ use crate::policy::Ticket;
 
 use super::flight::{Flight, Follow};
 use super::shared::{Line, Shared};
-use super::state::TrainingState;
 use super::work::Work;
 
 /// A save, ready to be made.
@@ -29,11 +28,7 @@ impl Shared {
         let Job { counter, ticket, flight, work } = job;
         let path = ticket.due().path.clone();
         let follow = Follow { shared: self, flight: &flight, counter, path: &path };
-        let state = {
-            let core = self.lock();
-            let state = core.policy.state_of(&ticket);
-            TrainingState::of(counter, &core.policy.options().monitor, ticket.due(), &state).to_json()
-        };
+        let state = self.lock().training_state(counter, &ticket, &flight);
         let written = guarded(|| self.write(work, state, &follow));
         follow.released();
         let bytes = written.as_ref().ok().map(|stats| stats.bytes);

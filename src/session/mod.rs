@@ -8,13 +8,15 @@
 //! - `shared`: what the threads in a session share, and what becomes of a save that has ended.
 //! - `log`, `callbacks`: the caller's functions, one at a time.
 //! - `process`: forks, and the end of the process.
-//! - `state`: the training state in a checkpoint; `surroundings`: what a session finds when it begins.
+//! - `state`: the training state in a checkpoint; `data`: the trainer's own.
+//! - `resume`: the way back into a training; `surroundings`: what a session finds where its files go.
 //! - `convert`: one format into another.
 
 mod ahead;
 mod background;
 mod callbacks;
 mod convert;
+mod data;
 mod flight;
 mod job;
 mod load;
@@ -23,6 +25,7 @@ mod model;
 mod options;
 mod process;
 mod renames;
+mod resume;
 mod run;
 mod save;
 mod shared;
@@ -38,5 +41,6 @@ pub use log::Log;
 pub use model::Model;
 pub use options::{Async, Backpressure, Options, Stats};
 pub use renames::{Rename, Renames};
+pub use resume::Resumed;
 pub use run::Session;
 pub use state::save_counter;

@@ -1,5 +1,6 @@
 //! The model: a schema, the caller's buffers, and the layouts that were computed for it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,15 +10,30 @@ use crate::error::{Error, Result, Status};
 use crate::layout::{self, Assets, Format, Layout, Schema};
 use crate::tensor::Dtype;
 
+use super::data::{Data, Sizes};
 use super::state::TrainingState;
 use super::work::{Layouts, Work};
 
 /// What a file is made as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kind {
     pub format: Format,
     /// The most bytes of tensors in one file of [`Format::Shards`].
     pub max_shard_bytes: u64,
+    /// What it has beside the tensors of the model.
+    pub data: Sizes,
+}
+
+impl Kind {
+    /// A file of the model alone.
+    pub fn new(format: Format, max_shard_bytes: u64) -> Kind {
+        Kind { format, max_shard_bytes, data: Sizes::new() }
+    }
+
+    /// With these bytes of the trainer's.
+    pub fn with(&self, data: &Data) -> Kind {
+        Kind { data: data.sizes(), ..*self }
+    }
 }
 
 /// The tensors of a model by their paths, with the caller's memory.
@@ -88,9 +104,9 @@ impl Model {
     /// Saves one file, durably; its ending says what it is.
     pub fn save(&self, path: &Path) -> Result<()> {
         let format = Format::of(&path.to_string_lossy())?;
-        let kind = Kind { format, max_shard_bytes: layout::MAX_SHARD_BYTES };
+        let kind = Kind::new(format, layout::MAX_SHARD_BYTES);
         let state = TrainingState::default().to_json();
-        self.write(path, kind, state, &WriteOptions::default()).map(|_| ())
+        self.write(path, &Data::default(), kind, state, &WriteOptions::default()).map(|_| ())
     }
 
     /// The model has changed. Those that saves have in use go nowhere then.
@@ -103,43 +119,49 @@ impl Model {
 
     /// Computes the layout; gives the bytes of a checkpoint of this kind.
     pub(super) fn prepare(&self, kind: Kind) -> Result<u64> {
-        let layout = match self.layouts.take(kind, 0, false) {
+        let layout = match self.layouts.take(&kind, 0, false) {
             Some(layout) => layout,
-            None => self.plan(kind, 0)?,
+            None => self.plan(&kind, 0)?,
         };
         let size = layout.total_size();
         self.layouts.put(kind, layout);
         Ok(size)
     }
 
-    /// What a save needs, with room for a training state of so many bytes. `again`: another save may begin before this
+    /// What a save needs that has these bytes of the trainer's, too, and room for a training state of so many. `again`: another save may begin before this
     /// one has ended, and is to find a layout, too.
-    pub(super) fn work(&self, kind: Kind, state_bytes: usize, again: bool) -> Result<Work> {
-        let layout = match self.layouts.take(kind, state_bytes, again) {
+    pub(super) fn work(&self, data: &Data, kind: Kind, state_bytes: usize, again: bool) -> Result<Work> {
+        let kind = kind.with(data);
+        let layout = match self.layouts.take(&kind, state_bytes, again) {
             Some(layout) => layout,
             None => {
-                let layout = self.plan(kind, state_bytes)?;
+                let layout = self.plan(&kind, state_bytes)?;
                 if again {
-                    self.layouts.put(kind, layout.clone());
+                    self.layouts.put(kind.clone(), layout.clone());
                 }
                 layout
             }
         };
-        Ok(Work::new(kind, layout, self.layouts.clone(), self.buffers.clone()))
+        Ok(Work::new(kind, layout, self.layouts.clone(), data.behind(&self.buffers)))
     }
 
     /// Writes and commits one file.
     pub(super) fn write(
         &self,
         path: &Path,
+        data: &Data,
         kind: Kind,
         state: Vec<u8>,
         options: &WriteOptions,
     ) -> Result<WriteStats> {
-        self.work(kind, state.len(), false)?.run(path, state, options, (None, None), &Unwatched)
+        self.work(data, kind, state.len(), false)?.run(path, state, options, (None, None), &Unwatched)
     }
 
-    fn plan(&self, kind: Kind, state_bytes: usize) -> Result<Layout> {
+    fn plan(&self, kind: &Kind, state_bytes: usize) -> Result<Layout> {
+        let mut schema = Cow::Borrowed(&self.schema);
+        for (path, bytes) in &kind.data {
+            schema.to_mut().add_data(path, *bytes)?;
+        }
         let options = layout::Options {
             config: self.config.as_deref(),
             assets: &self.assets,
@@ -147,6 +169,6 @@ impl Model {
             max_shard_bytes: kind.max_shard_bytes,
             state_capacity: state_bytes.next_power_of_two().max(layout::own::STATE_CAPACITY),
         };
-        layout::plan(&self.schema, kind.format, &options)
+        layout::plan(&schema, kind.format, &options)
     }
 }

@@ -9,8 +9,10 @@ use crate::layout::Format;
 use crate::policy::{Level, Logs, Policy};
 use crate::reader::Reader;
 
+use super::data::Data;
 use super::model::{Kind, Model};
 use super::options::{Async, Options, Stats};
+use super::resume::Resumed;
 use super::shared::Shared;
 use super::surroundings;
 
@@ -26,7 +28,7 @@ impl Session {
     pub fn new(filepath: &str, options: Options) -> Result<Session> {
         let log = options.log.here().verbose(options.policy.verbose);
         let policy = Policy::new(filepath, options.policy.clone())?;
-        let kind = Kind { format: Format::of(filepath)?, max_shard_bytes: options.max_shard_bytes };
+        let kind = Kind::new(Format::of(filepath)?, options.max_shard_bytes);
         let saves = surroundings::look_around(policy.template(), &log);
         if options.mode == Async::Snapshot {
             let line =
@@ -104,6 +106,35 @@ impl Session {
         Ok(())
     }
 
+    /// Loads the newest whole checkpoint that the template could have written, and goes on from where it was saved; waits
+    /// for the saves that are being made first. What the trainer had set of its own is that of the checkpoint then.
+    ///
+    /// After an error other than `NotFound` and `Mismatch` the model may hold anything; nothing else has changed.
+    pub fn resume(&self, model: &mut Model) -> Result<Resumed> {
+        self.wait()?;
+        let (resumed, lines) = self.here()?.resume(model);
+        self.shared.say(lines);
+        resumed
+    }
+
+    /// Sets bytes of the trainer's own, which every save from now on has.
+    pub fn set_state(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let shared = self.here()?;
+        let entry = Data::entry(key, bytes)?;
+        Arc::make_mut(&mut shared.lock().data).set(entry);
+        Ok(())
+    }
+
+    /// The bytes of the trainer's own: as they were set, or as the checkpoint had them that was resumed.
+    pub fn state(&self, key: &str) -> Result<Arc<Vec<u8>>> {
+        let data = self.here()?.lock().data.clone();
+        data.get(key).ok_or_else(|| {
+            let keys: Vec<String> = data.keys().map(|key| format!("'{key}'")).collect();
+            let keys = if keys.is_empty() { "there is none".to_owned() } else { keys.join(", ") };
+            Error::new(Status::NotFound, format!("no state is called '{key}': {keys}"))
+        })
+    }
+
     /// The value to beat.
     pub fn best(&self) -> Result<f64> {
         let best = self.here()?.lock().policy.best();
@@ -144,12 +175,13 @@ impl Session {
     /// Finds out now what would fail at the first save, computes the layout, and makes staging memory where saves copy.
     pub fn prepare(&self, model: &Model) -> Result<()> {
         let shared = self.here()?;
-        let bytes = model.prepare(shared.kind)?;
-        let (dir, file) = {
+        let (kind, dir, file) = {
             let core = shared.lock();
+            let kind = shared.kind.with(&core.data);
             let template = core.policy.template();
-            (template.fixed_dir().to_owned(), template.constant())
+            (kind, template.fixed_dir().to_owned(), template.constant())
         };
+        let bytes = model.prepare(kind)?;
         if let Some(file) = file {
             engine::check(&Disk, Path::new(&file))?;
         }

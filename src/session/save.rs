@@ -9,12 +9,12 @@ use crate::policy::{Level, Ticket};
 
 use super::background;
 use super::callbacks::Saving;
+use super::data::Data;
 use super::flight::{Flight, Follow};
 use super::job::{Job, guarded};
 use super::model::Model;
 use super::options::Backpressure;
 use super::shared::{Caller, Core, Line, Open, Shared};
-use super::state::TrainingState;
 use super::work::Work;
 
 /// What the best value may add to a training state once the save begins, in bytes.
@@ -30,6 +30,7 @@ struct Accepted {
     flight: Arc<Flight>,
     /// The most bytes of its training state.
     state_bytes: usize,
+    data: Arc<Data>,
 }
 
 impl Shared {
@@ -40,7 +41,10 @@ impl Shared {
         let accepted = self.accept()?;
         let saving = Saving::of(&**self);
         let flight = accepted.flight.clone();
-        let work = guarded(|| model.work(self.kind, accepted.state_bytes, self.mode.is_on()));
+        let work = guarded(|| {
+            let Accepted { data, state_bytes, .. } = &accepted;
+            model.work(data, self.kind.clone(), *state_bytes, self.mode.is_on())
+        });
         let (result, lines) = match work {
             Err(error) => (self.give_back(accepted, error), Vec::new()),
             Ok(work) if self.mode.is_on() => self.hand_over(accepted, work),
@@ -72,14 +76,13 @@ impl Shared {
         // A number is never used twice: a save that fails late may have left its file.
         core.saves += 1;
         let counter = core.saves;
-        let monitor = &core.policy.options().monitor;
-        let state = core.policy.state_of(&ticket);
-        let state_bytes = TrainingState::of(counter, monitor, ticket.due(), &state).to_json().len() + BEST;
-        let flight = Arc::new(Flight::default());
+        let flight = Arc::new(Flight::begin());
+        let state_bytes = core.training_state(counter, &ticket, &flight).len() + BEST;
         let caller = if self.mode.is_on() { Caller::Arriving } else { Caller::Waiting };
         let open = Open { flight: flight.clone(), caller, borrowed: true, value: ticket.due().value };
         core.open.insert(counter, open);
-        Ok(Accepted { counter, ticket, flight, state_bytes })
+        let data = core.data.clone();
+        Ok(Accepted { counter, ticket, flight, state_bytes, data })
     }
 
     /// Ends a save that could not be begun.

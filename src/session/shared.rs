@@ -11,12 +11,14 @@ use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Policy, Record, Retention, Ticket};
 
 use super::callbacks::{self, Meter, Saving};
+use super::data::Data;
 use super::flight::Flight;
 use super::job::Job;
 use super::log::Log;
 use super::model::Kind;
 use super::options::{Async, Backpressure, Options, Stats};
 use super::process::Home;
+use super::state::{self, Known, TrainingState};
 
 /// Bytes of staging memory, where none was asked for, of a session that copies nothing: for tensors that are not in host
 /// memory.
@@ -51,6 +53,10 @@ pub(super) struct Core {
     dirs: HashSet<PathBuf>,
     /// Saves of the template so far, those of earlier sessions included.
     pub saves: u64,
+    /// The training that the saves belong to.
+    pub run: String,
+    /// The trainer's own bytes.
+    pub data: Arc<Data>,
     /// Of the last save that was made.
     pub stats: Option<(Stats, Arc<Flight>)>,
     /// The saves that have been accepted and have not ended, by their numbers.
@@ -138,6 +144,8 @@ impl Shared {
             files: HashMap::new(),
             dirs: HashSet::new(),
             saves,
+            run: state::new_run(),
+            data: Arc::default(),
             stats: None,
             open: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -245,6 +253,7 @@ impl Shared {
             counter,
             epoch: due.epoch,
             value: due.value,
+            saved_at: flight.began(),
         };
         let saved = Saved { shown: due.path.clone(), file: stats.file };
         core.policy.confirm(ticket);
@@ -315,6 +324,18 @@ impl Shared {
 }
 
 impl Core {
+    /// What a save's checkpoint says of the training.
+    pub fn training_state(&self, counter: u64, ticket: &Ticket, flight: &Flight) -> Vec<u8> {
+        let known = Known {
+            run: &self.run,
+            saved_at: flight.began(),
+            monitor: &self.policy.options().monitor,
+            due: ticket.due(),
+            state: &self.policy.state_of(ticket),
+        };
+        TrainingState::of(counter, known).to_json()
+    }
+
     /// The failure that nobody has been told of, if there is one.
     pub fn take_failure(&mut self) -> Result<()> {
         self.failure.take().map_or(Ok(()), Err)
@@ -335,6 +356,21 @@ impl Core {
     /// Takes a durable save over; gives the files that no rule keeps any more.
     fn keep(&mut self, record: Record) -> Vec<Saved> {
         let dropped = self.retention.saved(record);
+        self.drop_files(&dropped)
+    }
+
+    /// Takes over checkpoints that an earlier session of this training wrote; gives the files that no rule keeps.
+    pub fn adopt(&mut self, found: Vec<(Record, Saved)>) -> Vec<Saved> {
+        for (record, saved) in found {
+            self.files.insert(record.counter, saved);
+            self.retention.adopt(record);
+        }
+        let dropped = self.retention.prune();
+        self.drop_files(&dropped)
+    }
+
+    /// The files of these records, and no longer those that have none.
+    fn drop_files(&mut self, dropped: &[Record]) -> Vec<Saved> {
         let dropped = dropped.iter().filter_map(|record| self.files.remove(&record.counter)).collect();
         // Files that were saved over have no record any more.
         let standing: HashSet<u64> = self.retention.records().iter().map(|r| r.counter).collect();

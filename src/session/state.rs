@@ -1,5 +1,8 @@
 //! The training state that travels in `/libckpt/state` of every checkpoint, as JSON.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
 use serde_json::{Map, Number, Value, json};
 
 use crate::policy::{Due, State};
@@ -9,14 +12,29 @@ use crate::policy::{Due, State};
 pub struct TrainingState<'a> {
     /// The number of this save among all saves of the template, from 1; 0 for a save without a session.
     save: u64,
-    /// What the policy knew; `None` for a save without a session.
-    policy: Option<(&'a str, &'a Due, &'a State)>,
+    /// What the session knew; `None` for a save without one.
+    session: Option<Known<'a>>,
+}
+
+/// What a session knows of a save.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The training that it belongs to: see [`new_run`].
+    pub run: &'a str,
+    /// When the save was begun, in seconds since 1970.
+    pub saved_at: f64,
+    /// The metric that decides.
+    pub monitor: &'a str,
+    /// The event.
+    pub due: &'a Due,
+    /// The policy's counters.
+    pub state: &'a State,
 }
 
 impl<'a> TrainingState<'a> {
-    /// The state in a save of a session: its number, the metric that decides, the event, the policy's counters.
-    pub fn of(save: u64, monitor: &'a str, due: &'a Due, state: &'a State) -> TrainingState<'a> {
-        TrainingState { save, policy: Some((monitor, due, state)) }
+    /// The state in a save of a session, by its number.
+    pub fn of(save: u64, known: Known<'a>) -> TrainingState<'a> {
+        TrainingState { save, session: Some(known) }
     }
 
     /// As `/libckpt/state` has it: `epoch` and `batch` are those of the event (from 0), the counters are as they
@@ -25,7 +43,9 @@ impl<'a> TrainingState<'a> {
         let mut object = Map::new();
         object.insert("libckpt".into(), json!(env!("CARGO_PKG_VERSION")));
         object.insert("save".into(), json!(self.save));
-        if let Some((monitor, due, state)) = self.policy {
+        if let Some(Known { run, saved_at, monitor, due, state }) = self.session {
+            object.insert("run".into(), json!(run));
+            object.insert("saved_at".into(), number(saved_at));
             object.insert("epoch".into(), json!(due.epoch));
             object.insert("batch".into(), json!(due.batch));
             let metrics = due.metrics.iter().map(|(name, value)| (name.clone(), number(*value)));
@@ -39,15 +59,100 @@ impl<'a> TrainingState<'a> {
     }
 }
 
+/// Where the training stood, as a checkpoint has it. A file of our own always has all of it; of what is missing or is
+/// nothing that a training can have come to, as little is believed as can be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Training {
+    /// The number of the save; 0 where there is none.
+    pub save: u64,
+    /// The training that it belongs to.
+    pub run: Option<String>,
+    /// When the save was begun, in seconds since 1970.
+    pub saved_at: f64,
+    /// The metric that decided.
+    pub monitor: Option<String>,
+    /// The epoch and the batch of the event, from 0; `None` for a save without a session.
+    pub event: Option<(u64, Option<u64>)>,
+    /// The metrics of the event.
+    pub metrics: Vec<(String, f64)>,
+    /// The best value once the save was made.
+    pub best: Option<f64>,
+    /// The counters once the save was made.
+    pub batches_since_save: u64,
+    pub last_batch: Option<u64>,
+}
+
+impl Training {
+    /// What the JSON of a training state says; `None` if it is no such thing.
+    pub fn parse(json: &[u8]) -> Option<Training> {
+        let Value::Object(object) = serde_json::from_slice(json).ok()? else { return None };
+        let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+        let count = |key: &str| object.get(key).and_then(Value::as_u64).filter(|&n| n <= MOST);
+        let metrics = object.get("metrics").and_then(Value::as_object);
+        let metrics = metrics.into_iter().flatten();
+        Some(Training {
+            save: count("save").unwrap_or(0),
+            run: text("run"),
+            saved_at: object.get("saved_at").and_then(value).unwrap_or(0.0),
+            monitor: text("monitor"),
+            event: count("epoch").map(|epoch| (epoch, count("batch"))),
+            metrics: metrics.filter_map(|(name, v)| Some((name.clone(), value(v)?))).collect(),
+            best: object.get("best").and_then(value),
+            batches_since_save: count("batches_since_save").unwrap_or(0),
+            last_batch: count("last_batch"),
+        })
+    }
+
+    /// The epoch and the batch that are to be run next, from 0.
+    pub fn next(&self) -> (u64, u64) {
+        match self.event {
+            None => (0, 0),
+            Some((epoch, None)) => (epoch + 1, 0),
+            Some((epoch, Some(batch))) => (epoch, batch + 1),
+        }
+    }
+
+    /// The policy's counters, for a session that watches this metric.
+    pub fn state(&self, monitor: &str) -> State {
+        let best = self.best.filter(|_| self.monitor.as_deref() == Some(monitor));
+        let &Training { batches_since_save, last_batch, .. } = self;
+        State { epoch: self.next().0, last_batch, batches_since_save, best }
+    }
+
+    /// The value of a metric at the event.
+    pub fn value(&self, metric: &str) -> Option<f64> {
+        self.metrics.iter().find(|(name, _)| name == metric).map(|(_, value)| *value)
+    }
+}
+
+/// The most that a counter can have come to; what is above it, a file cannot have by right.
+const MOST: u64 = u64::MAX / 2;
+
 /// The number of a save, from its state; one that no training can have come to is none.
 pub fn save_counter(json: &[u8]) -> Option<u64> {
     let save = serde_json::from_slice::<Value>(json).ok()?.get("save")?.as_u64();
-    save.filter(|&n| n <= u64::MAX / 2)
+    save.filter(|&n| n <= MOST)
+}
+
+/// A name for a new training, which no other has: 32 hexadecimal digits. Its checkpoints have it in common, those of the
+/// sessions that resume it, too.
+pub fn new_run() -> String {
+    // The keys are random, and new for each.
+    let part = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", part(), part())
 }
 
 /// JSON has no word for NaN and the infinities: they are strings.
 fn number(value: f64) -> Value {
     Number::from_f64(value).map_or_else(|| Value::String(value.to_string()), Value::Number)
+}
+
+/// What [`number`] wrote.
+fn value(json: &Value) -> Option<f64> {
+    match json {
+        Value::String(text) if matches!(text.as_str(), "NaN" | "inf" | "-inf") => text.parse().ok(),
+        json => json.as_f64(),
+    }
 }
 
 #[cfg(test)]
@@ -66,13 +171,22 @@ mod tests {
         };
         let state =
             State { epoch: 4, last_batch: Some(u64::MAX), batches_since_save: 0, best: Some(f64::INFINITY) };
-        let json = TrainingState::of(7, "loss", &due, &state).to_json();
+        let known =
+            Known { run: "r", saved_at: 1.795e9 + 0.123_456_7, monitor: "loss", due: &due, state: &state };
+        let json = TrainingState::of(7, known).to_json();
         assert_eq!(save_counter(&TrainingState::default().to_json()), Some(0));
         let value: Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(value["metrics"]["loss"], "NaN");
         assert_eq!(value["metrics"]["val/acc \"x\""].as_f64().unwrap().to_bits(), (-0.0f64).to_bits());
         assert_eq!(value["best"], "inf");
         assert_eq!(save_counter(&json), Some(7));
+        let read = Training::parse(&json).unwrap();
+        assert_eq!((read.save, read.run.as_deref(), read.saved_at), (7, Some("r"), known.saved_at));
+        assert_eq!((read.event, read.next()), (Some((3, None)), (4, 0)));
+        assert!(read.value("loss").unwrap().is_nan());
+        // What no file has by right, as a file may have it, is not believed.
+        assert_eq!(read.state("loss"), State { last_batch: None, ..state });
+        assert_eq!(read.state("val_loss").best, None, "the best of another metric");
         assert_eq!(save_counter(b"{"), None);
         assert_eq!(save_counter(br#"{"save": 18446744073709551615}"#), None);
     }

@@ -1,46 +1,72 @@
-//! What a session finds where its files will go: leftovers of saves that were cut off, and earlier checkpoints.
+//! What a session finds where its files go: leftovers of saves that were cut off, and checkpoints.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::engine::{self, Disk};
+use crate::error::Result;
 use crate::policy::{Level, Template};
 use crate::reader;
 
 use super::log::Log;
-use super::state::save_counter;
+use super::state::Training;
 
-/// Removes the leftovers that nobody holds from the directories of a template, and gives the largest save counter
-/// of the checkpoints that it could have written; 0 where there is none. What fails is logged: the first save will
+/// A file that a template could have written.
+pub(super) struct Found {
+    /// As the template has it.
+    pub path: String,
+    /// Seconds and nanoseconds since 1970.
+    pub modified: (i64, i64),
+    /// What it says of the training; `None` if it says nothing, as Keras' own files.
+    pub training: Result<Option<Training>>,
+}
+
+impl Found {
+    /// The number of the save that made it; 0 where that is not known.
+    pub fn save(&self) -> u64 {
+        self.training.as_ref().ok().and_then(Option::as_ref).map_or(0, |training| training.save)
+    }
+}
+
+/// The files that a template could have written.
+pub(super) fn checkpoints(template: &Template) -> Vec<Found> {
+    let mut visit = Visit { template, sweep: None, found: Vec::new(), open: Vec::new() };
+    visit.begin();
+    visit.found
+}
+
+/// Removes the leftovers that nobody holds from the directories of a template, and gives the largest number of a save
+/// among the checkpoints that it could have written; 0 where there is none. What fails is logged: the first save will
 /// say it again where it matters.
-pub fn look_around(template: &Template, log: &Log) -> u64 {
-    let top = template.fixed_dir();
-    let depth = template.source().matches('/').count() - top.matches('/').count();
-    let mut visit = Visit { template, log, newest: 0, open: Vec::new() };
-    visit.directory(top, depth);
-    visit.newest
+pub(super) fn look_around(template: &Template, log: &Log) -> u64 {
+    let mut visit = Visit { template, sweep: Some(log), found: Vec::new(), open: Vec::new() };
+    visit.begin();
+    visit.found.iter().map(Found::save).max().unwrap_or(0)
 }
 
 struct Visit<'a> {
     template: &'a Template,
-    log: &'a Log,
-    newest: u64,
+    /// Whether leftovers are removed, and who hears of it.
+    sweep: Option<&'a Log>,
+    found: Vec<Found>,
     /// Device and inode of the directories on the way to where the visit is: links may lead back.
     open: Vec<(u64, u64)>,
 }
 
 impl Visit<'_> {
+    fn begin(&mut self) {
+        let top = self.template.fixed_dir();
+        let depth = self.template.source().matches('/').count() - top.matches('/').count();
+        self.directory(top, depth);
+    }
+
     /// Looks into the directory that `prefix`, with its slash, names ("" is the current one), and into those below
     /// that the template leads to, `depth` levels at most. Links are followed, as a save follows them.
     fn directory(&mut self, prefix: &str, depth: usize) {
         let dir = Path::new(if prefix.is_empty() { "." } else { prefix });
-        match engine::sweep(&Disk, dir) {
-            Ok(removed) => removed.iter().for_each(|path| {
-                let line = format!("removed '{}', left by a save that was cut off", path.display());
-                self.log.line(Level::Debug, &line);
-            }),
-            Err(e) => self.log.line(Level::Warn, e.message()),
+        if let Some(log) = self.sweep {
+            sweep(dir, log);
         }
         let (Ok(here), Ok(entries)) = (fs::metadata(dir), fs::read_dir(dir)) else { return };
         self.open.push((here.dev(), here.ino()));
@@ -58,10 +84,21 @@ impl Visit<'_> {
                     self.directory(&below, depth - 1);
                 }
             } else if what.is_file() && is_file {
-                let state = reader::training_state(Path::new(&path));
-                self.newest = self.newest.max(state.as_deref().and_then(save_counter).unwrap_or(0));
+                let training = reader::training_state(Path::new(&path));
+                let training = training.map(|json| json.and_then(|json| Training::parse(&json)));
+                self.found.push(Found { path, modified: (what.mtime(), what.mtime_nsec()), training });
             }
         }
         self.open.pop();
+    }
+}
+
+fn sweep(dir: &Path, log: &Log) {
+    match engine::sweep(&Disk, dir) {
+        Ok(removed) => removed.iter().for_each(|path| {
+            let line = format!("removed '{}', left by a save that was cut off", path.display());
+            log.line(Level::Debug, &line);
+        }),
+        Err(e) => log.line(Level::Warn, e.message()),
     }
 }

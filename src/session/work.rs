@@ -23,9 +23,9 @@ pub(super) struct Layouts(Mutex<Vec<(Kind, Layout)>>);
 impl Layouts {
     /// A layout of this kind with room for a training state of so many bytes, if there is one. `keeps_one`: a copy
     /// rather than the last, so that the next save finds one while this one is being made.
-    pub fn take(&self, kind: Kind, state_bytes: usize, keeps_one: bool) -> Option<Layout> {
+    pub fn take(&self, kind: &Kind, state_bytes: usize, keeps_one: bool) -> Option<Layout> {
         let mut layouts = self.0.lock();
-        let fits = |(k, layout): &(Kind, Layout)| *k == kind && layout.state_capacity() >= state_bytes;
+        let fits = |(k, layout): &(Kind, Layout)| k == kind && layout.state_capacity() >= state_bytes;
         let at = layouts.iter().rposition(fits)?;
         match keeps_one && layouts.iter().filter(|entry| fits(entry)).count() == 1 {
             true => layouts.get(at).map(|(_, last)| last.clone()),

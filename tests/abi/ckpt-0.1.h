@@ -473,6 +473,32 @@ typedef struct ckpt_rename {
   const char *model_prefix;
 } ckpt_rename;
 
+/**
+ * Where a training goes on.
+ */
+typedef struct ckpt_resume_info {
+  /**
+   * The epoch to be run next, from 0.
+   */
+  uint64_t epoch;
+  /**
+   * The batch to be run next in it, from 0: not 0 only after a save that was made within an epoch.
+   */
+  uint64_t batch;
+  /**
+   * Whether there is a value to beat.
+   */
+  bool has_best;
+  /**
+   * The value to beat, as ckpt_best() has it; 0 where there is none.
+   */
+  double best;
+  /**
+   * The checkpoint, as ckpt_path() had it; valid until the session's next ckpt_resume() or ckpt_free().
+   */
+  const char *path;
+} ckpt_resume_info;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1164,6 +1190,63 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
                                         const struct ckpt_rename *renames,
                                         size_t n_renames,
                                         size_t *loaded_or_null);
+
+/**
+ * Resumes a training: loads the newest whole checkpoint that the template could have written into the model, and goes
+ * on as the session that saved it. To be called before the first epoch; waits for saves that are being made, and tells
+ * of a failure as ckpt_wait() does.
+ *
+ * The newest is the one with the largest save counter inside; names, epochs and times do not count. One that is damaged
+ * is passed over with a warning in the log, and the next is taken; all bytes of the one that is taken are compared with
+ * their checksums. Then
+ * - the policy is what it was after that save: the best value, the batches since the last save, the epoch. The decisions
+ *   that follow are those of a training that was not interrupted;
+ * - the checkpoints of the same training that stand are the session's own: the keep_* rules count them, and what they
+ *   would have removed by then goes; ckpt_best_path() knows them. Files of other trainings stay;
+ * - what ckpt_set_state() had set at that save is back.
+ * A file of Keras' has nothing of that: its values are loaded, and the policy is that of a new session.
+ *
+ * CKPT_E_NOT_FOUND where there is no checkpoint, and nothing has changed: so a first run begins. CKPT_E_FORMAT where none
+ * is whole; CKPT_E_MISMATCH where the newest does not fit the model (then its tensors are untouched). After other errors
+ * the model may hold anything, and the session is as it was. CKPT_E_STATE from within a log or progress function.
+ *
+ * @param session  any thread may call; one that saves at the same time gets what it gets
+ * @param model    its tensors are written; as for ckpt_reader_load()
+ * @param out      not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_resume(struct ckpt *session,
+                             struct ckpt_model *model,
+                             struct ckpt_resume_info *out);
+
+/**
+ * Sets bytes of the trainer's own, any number of them: the state of its random numbers, the data's position, a
+ * learning-rate schedule. Every save that is begun from now on has them, committed with the tensors; ckpt_resume() brings
+ * them back. In a .safetensors file they are tensors of uint8 called "libckpt/data/KEY", which other programs see.
+ *
+ * A new size has the next save compute the model's layout anew; new bytes of the same size cost their copy.
+ *
+ * @param key    UTF-8, 1 to 1024 bytes; what was set under it is replaced
+ * @param bytes  copied before the call returns; may be NULL if n is 0
+ * @param n      bytes; none are a state, too
+ */
+enum ckpt_status ckpt_set_state(struct ckpt *session,
+                                const char *key,
+                                const void *bytes,
+                                size_t n);
+
+/**
+ * The bytes that ckpt_set_state() set under a key, or, after ckpt_resume(), those in the checkpoint. CKPT_E_NOT_FOUND
+ * where there are none: the message lists the keys.
+ *
+ * @param key    UTF-8
+ * @param bytes  not NULL; *bytes is not NULL, valid until ckpt_resume(), ckpt_free() or, of the same key,
+ *               ckpt_set_state(); untouched on failure
+ * @param n      not NULL; how many; untouched on failure
+ */
+enum ckpt_status ckpt_get_state(const struct ckpt *session,
+                                const char *key,
+                                const void **bytes,
+                                size_t *n);
 
 /**
  * Writes a checkpoint anew in another format, or in the same: the tensors, and of Keras' names, the configuration,

@@ -193,6 +193,32 @@ static void session(const ckpt_options *weights_only, ckpt_model *model) {
   FAILS(ckpt_last_stats(s, &stats), CKPT_E_NOT_FOUND, "save");
   CHECK(stats.bytes == 42);
 
+  ckpt_resume_info resumed = {42, 42, true, 42.0, SENTINEL};
+  FAILS(ckpt_resume(NULL, model, &resumed), INVALID, "session is NULL");
+  FAILS(ckpt_resume(s, NULL, &resumed), INVALID, "model is NULL");
+  FAILS(ckpt_resume(s, model, NULL), INVALID, "out is NULL");
+  FAILS(ckpt_resume(s, model, &resumed), CKPT_E_NOT_FOUND, "no checkpoint of");
+  CHECK(resumed.epoch == 42 && resumed.batch == 42 && resumed.has_best && resumed.best == 42.0);
+  UNTOUCHED(resumed.path);
+  const void *state = SENTINEL;
+  size_t state_len = 42;
+  FAILS(ckpt_set_state(NULL, "rng", "x", 1), INVALID, "session is NULL");
+  FAILS(ckpt_set_state(s, NULL, "x", 1), INVALID, "key is NULL");
+  FAILS(ckpt_set_state(s, "", "x", 1), INVALID, "key has 0 bytes");
+  FAILS(ckpt_set_state(s, not_utf8, "x", 1), INVALID, "key is not UTF-8");
+  FAILS(ckpt_set_state(s, "rng", NULL, 1), INVALID, "bytes is NULL");
+  FAILS(ckpt_get_state(NULL, "rng", &state, &state_len), INVALID, "session is NULL");
+  FAILS(ckpt_get_state(s, NULL, &state, &state_len), INVALID, "key is NULL");
+  FAILS(ckpt_get_state(s, not_utf8, &state, &state_len), INVALID, "key is not UTF-8");
+  FAILS(ckpt_get_state(s, "rng", NULL, &state_len), INVALID, "bytes is NULL");
+  FAILS(ckpt_get_state(s, "rng", &state, NULL), INVALID, "n is NULL");
+  FAILS(ckpt_get_state(s, "rng", &state, &state_len), CKPT_E_NOT_FOUND, "'rng'");
+  UNTOUCHED(state);
+  CHECK(state_len == 42);
+  OK(ckpt_set_state(s, "rng", NULL, 0));
+  OK(ckpt_get_state(s, "rng", &state, &state_len));
+  CHECK(state != NULL && state_len == 0);
+
   /* Last, since its last call makes a save due. */
   logs(s, ckpt_on_epoch_end, "ckpt_on_epoch_end: ");
   CHECK(ckpt_should_save(s));

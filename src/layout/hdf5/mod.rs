@@ -62,7 +62,7 @@ pub(super) fn lay_out_with(schema: &Schema, attributes: &Attributes, state_capac
     writer.out.put_zeros(superblock::LEN);
     writer.out.align(ALIGNMENT as usize);
     let slots = Slots::put(&mut writer.out, schema.tensors(), state_capacity);
-    let own = writer.put_own_group(&slots);
+    let own = writer.put_own_datasets(&slots);
     let root = writer.put_tree(own);
     writer.finish(root, slots)
 }
@@ -102,15 +102,15 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The group `/libckpt`, whose datasets have their data in the metadata.
-    fn put_own_group(&mut self, slots: &Slots) -> Object {
+    /// What is in the group `/libckpt` of every file, and has its data in the metadata.
+    fn put_own_datasets(&mut self, slots: &Slots) -> [Link<'a>; 2] {
         let rows = [slots.rows() as u64, 2];
         let state = [slots.state_capacity() as u64];
         let datasets = [
             (CHECKSUMS, Dtype::U64, &rows[..], slots.checksums_at(), rows[0] * ROW as u64),
             (STATE, Dtype::U8, &state[..], slots.state_at(), state[0]),
         ];
-        let links = datasets.map(|(name, dtype, shape, at, len)| {
+        datasets.map(|(name, dtype, shape, at, len)| {
             let mut header = Header::begin(&mut self.out);
             let address = header.dataset(dtype, shape, len);
             let object = Object { header: header.end(), table: None };
@@ -118,16 +118,19 @@ impl<'a> Writer<'a> {
                 set_u64(&mut self.out, address, at as u64);
             }
             Link { name, object }
-        });
-        group::put(&mut self.out, &links, |_| ())
+        })
     }
 
     /// All groups and datasets, children before their parent; the root. Without recursion: a path can have any
     /// number of components.
-    fn put_tree(&mut self, own: Object) -> Object {
+    fn put_tree(&mut self, own: [Link<'a>; 2]) -> Object {
         let mut links: Vec<Link<'a>> = Vec::new();
         let mut path: Vec<Frame<'a>> = Vec::new();
         let mut next = Some(("", Schema::ROOT));
+        let root = self.schema.node(Schema::ROOT);
+        let has_own = matches!(root, Node::Group { children, .. } if children.contains_key(OWN_GROUP));
+        // Where the schema has nothing in it, it is that of every file.
+        let mut own_group = (!has_own).then(|| group::put(&mut self.out, &own, |_| ()));
         loop {
             if let Some((name, id)) = next {
                 match self.schema.node(id) {
@@ -137,7 +140,7 @@ impl<'a> Writer<'a> {
                     }
                 }
             }
-            let Some(frame) = path.last_mut() else { return own };
+            let Some(frame) = path.last_mut() else { break };
             next = frame.children.next().map(|(name, &id)| (&**name, id));
             if next.is_some() {
                 continue;
@@ -145,14 +148,21 @@ impl<'a> Writer<'a> {
             let (name, id, first) = (frame.name, frame.id, frame.first_link);
             path.pop();
             if path.is_empty() {
-                let at = links.partition_point(|link| link.name < OWN_GROUP);
-                links.insert(at, Link { name: OWN_GROUP, object: own });
+                if let Some(object) = own_group.take() {
+                    let at = links.partition_point(|link| link.name < OWN_GROUP);
+                    links.insert(at, Link { name: OWN_GROUP, object });
+                }
                 return self.put_group(id, &links);
+            }
+            if path.len() == 1 && name == OWN_GROUP {
+                links.extend(own);
+                links[first..].sort_unstable_by_key(|link| link.name);
             }
             let object = self.put_group(id, &links[first..]);
             links.truncate(first);
             links.push(Link { name, object });
         }
+        self.put_group(Schema::ROOT, &links)
     }
 
     fn put_group(&mut self, id: NodeId, links: &[Link]) -> Object {

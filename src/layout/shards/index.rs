@@ -2,15 +2,17 @@
 
 use std::fmt::Write;
 
+use super::super::schema::is_own;
 use super::names::Names;
 use crate::error::{Error, Result, Status};
 use crate::tensor::{Dtype, TensorSpec};
 
-/// Bytes of the tensors as Keras counts them: a boolean is one bit.
+/// Bytes of the model's tensors as Keras counts them: a boolean is one bit.
 pub(super) fn total_size(tensors: &[TensorSpec]) -> f64 {
     let share = |spec: &TensorSpec| if spec.dtype == Dtype::Bool { 1.0 / 8.0 } else { 1.0 };
     // Not `sum`: that of nothing is -0.
-    tensors.iter().fold(0.0, |sum, spec| sum + spec.nbytes() as f64 * share(spec))
+    let tensors = tensors.iter().filter(|spec| !is_own(&spec.path));
+    tensors.fold(0.0, |sum, spec| sum + spec.nbytes() as f64 * share(spec))
 }
 
 /// The index of these groups, each in some of the shards.
