@@ -231,6 +231,9 @@ impl Shared {
             Ok(stats) => stats,
             Err(error) => {
                 core.policy.give_back(ticket);
+                if let Some(path) = flight.placed() {
+                    core.forget(&path);
+                }
                 return (Err(error), Vec::new());
             }
         };
@@ -343,6 +346,12 @@ impl Core {
         let standing: HashSet<u64> = self.retention.records().iter().map(|r| r.counter).collect();
         self.files.retain(|counter, _| standing.contains(counter));
         dropped
+    }
+
+    /// The checkpoint at this path has been replaced, and not by one of ours.
+    fn forget(&mut self, path: &Path) {
+        self.retention.forget(&path.to_string_lossy());
+        self.files.retain(|_, saved| saved.file.path != path);
     }
 
     /// The file of the best save, and its number.

@@ -3,9 +3,18 @@
 //! - `layers`: the layers by their names; `tally`: what a run has done, found, and goes on from.
 //! - `arguments`: the command line.
 
+mod account;
 mod arguments;
+mod flips;
 mod layers;
+mod random;
+mod scratch;
+mod seam;
+mod setup;
 mod tally;
+mod watchdog;
+mod weights;
+mod wrapped;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
