@@ -23,15 +23,23 @@ pub struct Record {
 pub struct Account {
     /// In the order of the saves.
     pub records: Vec<Record>,
+    /// Those of earlier sessions, which this one does not remove.
+    earlier: Vec<Record>,
     /// Checkpoints that may be there, by the times that their weights may have.
     pub loose: BTreeMap<PathBuf, BTreeSet<u64>>,
 }
 
 impl Account {
+    /// Another session begins.
+    pub fn begin(&mut self) {
+        self.earlier.append(&mut self.records);
+    }
+
     /// A save has been reported.
     pub fn saved(&mut self, setup: &Setup, record: Record) {
         self.loose.remove(&record.path);
         self.records.retain(|r| r.path != record.path);
+        self.earlier.retain(|r| r.path != record.path);
         self.records.push(record);
         if (setup.keep_last, setup.keep_best) == (0, 0) {
             return;
@@ -81,7 +89,8 @@ impl Account {
 
     /// Compares with the disk.
     pub fn check(&self, dir: &Path, setup: &Setup, weights: &Weights) -> Result<(), String> {
-        for record in &self.records {
+        let standing = || self.records.iter().chain(&self.earlier);
+        for record in standing() {
             let shown = record.path.display();
             match weights.time_of(&record.path) {
                 Err(e) => return Err(format!("{shown} must be there: {e}")),
@@ -92,7 +101,7 @@ impl Account {
         for path in files(dir) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let is_one = name.ends_with(setup.ending) && !name.starts_with(".ckpt-");
-            if !is_one || self.records.iter().any(|record| record.path == path) {
+            if !is_one || standing().any(|record| record.path == path) {
                 continue;
             }
             let time = weights.time_of(&path).map_err(|e| format!("{}: {e}", path.display()))?;

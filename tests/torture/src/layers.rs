@@ -1,7 +1,7 @@
 //! The layers by their names, with how much of each makes a full run.
 
 use crate::tally::Tally;
-use crate::{flips, seam};
+use crate::{flips, process, seam};
 
 /// A layer.
 pub struct Layer {
@@ -19,6 +19,14 @@ pub struct Layer {
 
 pub const LAYERS: &[Layer] = &[
     Layer { name: "seam", unit: "faults", enough: 50_000, share: 15, missing: nothing, case: seam::case },
+    Layer {
+        name: "process",
+        unit: "kills",
+        enough: 20_000,
+        share: 20,
+        missing: nothing,
+        case: process::case,
+    },
     Layer { name: "flips", unit: "bits", enough: u64::MAX, share: 20, missing: nothing, case: flips::case },
 ];
 

@@ -7,6 +7,7 @@ mod account;
 mod arguments;
 mod flips;
 mod layers;
+mod process;
 mod random;
 mod scratch;
 mod seam;
