@@ -56,11 +56,19 @@ test: .test-tools .venv/.ready  ## run all tests
 	$(CARGO) test --release --quiet
 	cd build && ctest --output-on-failure -j $(jobs) --timeout 600
 	$(python) -m pytest tests/python
+	@$(MAKE) --no-print-directory torture TIME=300
+
+.PHONY: torture
+torture: .tools  ## break saves in every way, for an hour, and look; TIME=SECONDS: a part of it (it goes on where it was)
+	@mkdir -p build
+	@$(CARGO) build --release --quiet -p torture
+	@state="$(if $(TIME),,build/torture.state)" && \
+		"$(target)/release/torture" all $(if $(TIME),--seconds $(TIME)) $${state:+--state "$$state"} && rm -f $$state
 
 .PHONY: check
 check: build  ## check the format, lints, the header, and the list of symbols
-	$(CARGO) fmt --check
-	$(CARGO) clippy --release --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	$(CARGO) test --release --quiet --test header
 	tests/abi/symbols.sh "$(library)" build/lib/libckpt.a
 

@@ -116,6 +116,24 @@ fn an_interruption_changes_nothing() {
 }
 
 #[test]
+fn interruptions_without_end_end() {
+    let (old, new) = models();
+    for broken in
+        ["info", "create", "try_lock", "preallocate", "write_at", "sync", "rename", "sync_dir", "remove"]
+    {
+        for place in &PLACES {
+            let mem = Mem::new(Fault::None, 0);
+            (place.set)(&mem, &old.file);
+            mem.0.lock().unwrap().broken = Some((broken, libc::EINTR));
+            match new.save(&mem, Path::new(place.path), options(true)) {
+                Ok(_) => assert_eq!(broken, "remove", "{}: not reported", place.path),
+                Err(error) => assert_eq!(error.os(), libc::EINTR, "{}, {broken}: {error}", place.path),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_loss_of_power_leaves_the_old_file_or_the_new_one() {
     at_every_call(Fault::Death, |place, mem, result, old, new, durable| {
         let at = mem.0.lock().unwrap().at;

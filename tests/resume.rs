@@ -231,7 +231,8 @@ fn logged(options: Options) -> (Options, Arc<Mutex<Vec<String>>>) {
 
 #[test]
 fn damaged_checkpoints_are_passed_over() {
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("a byte of a tensor", |path| {
             let mut bytes = fs::read(path).unwrap();
             let at = bytes.windows(4).rposition(|w| w == 3.0f32.to_le_bytes()).unwrap();

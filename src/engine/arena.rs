@@ -205,6 +205,15 @@ impl DerefMut for Block {
     }
 }
 
+impl Block {
+    /// Gives the block up for good: whoever was told to read it cannot be asked whether he has. The arena makes another.
+    pub(super) fn abandon(self) {
+        self.arena.state.lock().made -= 1;
+        self.arena.freed.notify_one();
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         self.arena.state.lock().free.push(self.memory);
@@ -274,6 +283,18 @@ mod tests {
             stop.store(true, Relaxed);
             assert!(!waiter.join().unwrap());
         });
+    }
+
+    #[test]
+    fn an_abandoned_block_is_not_used_again_and_leaves_room_for_another() {
+        let arena = Arena::new(0, None);
+        let [lost, kept] = [(); 2].map(|()| arena.try_take().unwrap().unwrap());
+        let memory = lost.as_ptr();
+        assert!(arena.try_take().unwrap().is_none());
+        lost.abandon();
+        let new = arena.try_take().unwrap().unwrap();
+        assert!(new.as_ptr() != memory && new.as_ptr() != kept.as_ptr());
+        assert!(arena.try_take().unwrap().is_none());
     }
 
     /// Counts the bytes that are out; gives what is at `offset` from where it should be, and fails from `room` on.

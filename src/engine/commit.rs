@@ -201,6 +201,7 @@ impl Save<'_> {
         let real = |path: &Path| path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name));
         let made_dirs = made.dirs().iter().filter_map(|dir| retry(|| storage.real_path(dir)).ok()).collect();
         let outgoing = file.replace(&real(&path), spares)?;
+        watch.placed(&real(&path));
         let mut beside = placed.keep();
         for earlier in files::left_out(storage, &path, layout) {
             if !beside.contains(&earlier) {

@@ -19,6 +19,9 @@ pub struct Write {
     pub offset: u64,
 }
 
+/// A write that has ended, and how many of its bytes are written.
+pub type Ended = (Write, io::Result<usize>);
+
 /// Writes to one file that the device makes in any order, past the page cache. Dropped, it waits for those that are
 /// under way.
 ///
@@ -27,7 +30,10 @@ pub trait Queue: Send {
     /// Begins a write; there is room for [`DEPTH`].
     fn push(&mut self, write: Write) -> io::Result<()>;
     /// Waits for one that has ended: what it was, and how many bytes are written. `None` where none is under way.
-    fn pop(&mut self) -> Option<(Write, io::Result<usize>)>;
+    ///
+    /// # Errors
+    /// The queue is broken. What was under way may have been written or not; nothing is under way any more.
+    fn pop(&mut self) -> io::Result<Option<Ended>>;
     /// How many are under way.
     fn in_flight(&self) -> usize;
 }
@@ -54,10 +60,12 @@ mod ring {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::Path;
+    use std::thread;
 
     use io_uring::{IoUring, opcode, types};
 
-    use super::{DEPTH, Queue, Write};
+    use super::super::storage::PATIENCE;
+    use super::{DEPTH, Ended, Queue, Write};
 
     /// io_uring and O_DIRECT.
     pub struct Ring {
@@ -104,27 +112,30 @@ mod ring {
             self.submit()
         }
 
-        fn pop(&mut self) -> Option<(Write, io::Result<usize>)> {
+        fn pop(&mut self) -> io::Result<Option<Ended>> {
+            let mut refusals = 0;
             while self.in_flight() > 0 {
                 let ended = self.ring.completion().next();
                 if let Some(entry) = ended {
-                    let write = self.slots.get_mut(entry.user_data() as usize).and_then(Option::take)?;
+                    let slot = self.slots.get_mut(entry.user_data() as usize);
+                    let write = slot.and_then(Option::take).ok_or(io::ErrorKind::InvalidData)?;
                     let result = match entry.result() {
                         n if n < 0 => Err(io::Error::from_raw_os_error(-n)),
                         n => Ok(n as usize),
                     };
-                    return Some((write, result));
+                    return Ok(Some((write, result)));
                 }
-                match self.ring.submit_and_wait(1) {
-                    Err(e) if !matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {
-                        // A ring that is broken: the kernel may still read the blocks, so they are never freed.
-                        self.slots.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
-                        return None;
-                    }
-                    _ => {}
+                let Err(e) = self.ring.submit_and_wait(1) else { continue };
+                refusals += u32::from(e.kind() != io::ErrorKind::Interrupted);
+                let passes = matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY));
+                if !passes || refusals > PATIENCE {
+                    // The kernel may still read the blocks, so they are never used again.
+                    self.slots.iter_mut().filter_map(Option::take).for_each(|write| write.block.abandon());
+                    return Err(e);
                 }
+                thread::yield_now();
             }
-            None
+            Ok(None)
         }
 
         fn in_flight(&self) -> usize {
@@ -134,7 +145,7 @@ mod ring {
 
     impl Drop for Ring {
         fn drop(&mut self) {
-            while self.pop().is_some() {}
+            while let Ok(Some(_)) = self.pop() {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::arena::Block;
 use super::queue::{DEPTH, Queue, Write};
-use super::storage::{Handle, Storage, retry, write_all};
+use super::storage::{Handle, PATIENCE, Storage, retry, write_all};
 use super::tiles::PAGE;
 use super::watch::Meter;
 
@@ -27,6 +27,8 @@ pub(super) struct Sink<'a> {
     meter: &'a Meter<'a>,
     queue: Option<Box<dyn Queue>>,
     refusal: Option<io::Error>,
+    /// Writes in a row that were cut short before their first byte.
+    repeated: u32,
     early: Option<Early<'a>>,
 }
 
@@ -37,13 +39,13 @@ impl<'a> Sink<'a> {
     /// The file system, or the kernel, has no such way.
     pub fn direct(target: Target<'a>, meter: &'a Meter<'a>) -> io::Result<Sink<'a>> {
         let queue = retry(|| target.storage.queue(target.path))?;
-        Ok(Sink { target, meter, queue: Some(queue), refusal: None, early: None })
+        Ok(Sink { target, meter, queue: Some(queue), refusal: None, repeated: 0, early: None })
     }
 
     /// Through the page cache; `durable`: the disk is told of the bytes at once.
     pub fn buffered(target: Target<'a>, meter: &'a Meter<'a>, durable: bool) -> Sink<'a> {
         let early = durable.then(|| Early::new(target.handle));
-        Sink { target, meter, queue: None, refusal: None, early }
+        Sink { target, meter, queue: None, refusal: None, repeated: 0, early }
     }
 
     /// Begins to write the first `len` bytes of a block, whole pages, to `offset`.
@@ -71,9 +73,10 @@ impl<'a> Sink<'a> {
 
     /// Waits until one block is written, and gives it back; `false` if none is under way.
     pub fn reap(&mut self) -> io::Result<bool> {
-        let Some((mut write, result)) = self.queue.as_mut().and_then(|queue| queue.pop()) else {
-            return Ok(false);
-        };
+        let ended = self.queue.as_mut().map_or(Ok(None), |queue| queue.pop());
+        let Some((mut write, result)) = ended? else { return Ok(false) };
+        let again = result.as_ref().is_err_and(again);
+        self.repeated = if again { self.repeated + 1 } else { 0 };
         match result {
             Ok(n) if n == write.range.len() => self.meter.wrote(n as u64),
             Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the file takes no more bytes")),
@@ -87,8 +90,8 @@ impl<'a> Sink<'a> {
                     false => self.plain(&write.block[write.range], write.offset)?,
                 }
             }
-            Err(e) if again(&e) => self.push(write)?,
-            Err(e) if refuses(&e) => {
+            Err(_) if again && self.repeated < PATIENCE => self.push(write)?,
+            Err(e) if again || refuses(&e) => {
                 self.plain(&write.block[write.range], write.offset)?;
                 self.refusal.get_or_insert(e);
             }

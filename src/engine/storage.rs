@@ -143,14 +143,19 @@ pub trait Handle: Send + Sync {
     fn flush(&self) -> io::Result<()>;
 }
 
-/// Makes a call again for as long as a signal interrupts it.
+/// How often a call is made again that a signal has interrupted, before that counts as its failure: no timer strikes so
+/// often, but a broken file system may say so for ever.
+pub(super) const PATIENCE: u32 = 10_000;
+
+/// Makes a call again where a signal has interrupted it.
 pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
+    for _ in 0..PATIENCE {
         match call() {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
     }
+    call()
 }
 
 /// Writes all of `parts` at `offset`, in as many calls as it takes.

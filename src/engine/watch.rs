@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Status};
@@ -20,6 +21,11 @@ pub trait Watch: Send + Sync {
 
     /// All tensors have been read, or will not be any more: the buffers may change.
     fn released(&self) {}
+
+    /// The file has its name, which is `path` behind links, in place of what had it; whatever becomes of the save now.
+    fn placed(&self, path: &Path) {
+        let _ = path;
+    }
 
     /// Something that the log should know: a fallback, a choice.
     fn note(&self, line: &str) {

@@ -64,9 +64,14 @@ impl Retention {
     /// Takes over a checkpoint that stands already, as a resume finds it. One of the same path is replaced: two
     /// saves to one path are one file.
     pub fn adopt(&mut self, record: Record) {
-        self.records.retain(|r| r.path != record.path);
+        self.forget(&record.path);
         let at = self.records.partition_point(|r| r.counter <= record.counter);
         self.records.insert(at, record);
+    }
+
+    /// What had this path is no more.
+    pub fn forget(&mut self, path: &str) {
+        self.records.retain(|r| r.path != path);
     }
 
     /// A save is durable: takes it over, and lets go of the checkpoints that no rule keeps. Their files are to be

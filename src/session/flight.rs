@@ -1,5 +1,6 @@
 //! A save on its way: what its caller, its writer and whoever cancels it have in common.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,8 @@ pub(super) struct Flight {
     /// Seconds, as the bits of a double.
     stall: AtomicU64,
     copy: AtomicU64,
+    /// Where the save has put its file.
+    placed: Mutex<Option<PathBuf>>,
     /// For the log, once the save is over: a log function that is called before might wait for the save.
     notes: Mutex<Vec<(Level, String)>>,
 }
@@ -34,6 +37,7 @@ impl Flight {
             released: AtomicBool::default(),
             stall: AtomicU64::default(),
             copy: AtomicU64::default(),
+            placed: Mutex::default(),
             notes: Mutex::default(),
         }
     }
@@ -78,6 +82,11 @@ impl Flight {
         self.copy.store(secs.to_bits(), Relaxed);
     }
 
+    /// Where the save has put its file, if it has come to that.
+    pub fn placed(&self) -> Option<PathBuf> {
+        self.placed.lock().clone()
+    }
+
     /// What the log should know.
     pub fn take_notes(&self) -> Vec<(Level, String)> {
         std::mem::take(&mut self.notes.lock())
@@ -106,6 +115,10 @@ impl Watch for Follow<'_> {
         if !self.flight.released.swap(true, Relaxed) {
             self.shared.release(self.counter);
         }
+    }
+
+    fn placed(&self, path: &Path) {
+        *self.flight.placed.lock() = Some(path.to_owned());
     }
 
     fn note(&self, line: &str) {

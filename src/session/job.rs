@@ -63,6 +63,7 @@ impl Shared {
         }
         self.meter.begin();
         let mut stats = work.run(
+            &*self.storage,
             Path::new(follow.path),
             state,
             &self.write,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::storage::FileId;
-use crate::engine::{Disk, Storage, Written};
+use crate::engine::{Storage, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::{Format, opened_for};
 use crate::policy::{Level, Record};
@@ -128,7 +128,7 @@ impl Shared {
         };
         let mut standing: HashMap<u64, (Record, Saved)> = HashMap::new();
         for (file, other) in found.iter().filter_map(|file| Some((file, of_run(file)?))) {
-            let Ok(written) = written(Path::new(&file.path)) else { continue };
+            let Ok(written) = written(&*self.storage, Path::new(&file.path)) else { continue };
             let record = Record {
                 path: written.path.to_string_lossy().into_owned(),
                 counter: other.save,
@@ -183,10 +183,10 @@ fn is_damage(error: &Error) -> bool {
 }
 
 /// What a save has put in place at `path`, so far as can be seen.
-fn written(path: &Path) -> Result<Written> {
+fn written(storage: &dyn Storage, path: &Path) -> Result<Written> {
     let failed = |e| Error::io("look at", path, &e);
     let real = fs::canonicalize(path).map_err(failed)?;
-    let id = |path: &Path| Disk.info(path).map(|info| info.id);
+    let id = |path: &Path| storage.info(path).map(|info| info.id);
     let mut file = Written { id: id(&real).map_err(failed)?, path: real, ..Written::default() };
     if Format::of(&path.to_string_lossy())? == Format::Shards {
         let own = file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::engine::storage::FileId;
-use crate::engine::{self, Arena, Disk, Spares, WriteOptions, WriteStats, Written};
+use crate::engine::{self, Arena, Spares, Storage, WriteOptions, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Policy, Record, Retention, Ticket};
 
@@ -28,6 +28,7 @@ const FETCHED: u64 = 8 << 20;
 pub(super) struct Shared {
     pub kind: Kind,
     pub write: WriteOptions,
+    pub storage: Arc<dyn Storage>,
     pub mode: Async,
     pub backpressure: Backpressure,
     pub log: Log,
@@ -131,6 +132,7 @@ impl Shared {
             staging_limit,
             allocator,
             recycle,
+            storage,
             progress,
             ..
         } = options;
@@ -163,7 +165,8 @@ impl Shared {
             meter,
             home: Home::default(),
             arena,
-            spares: Spares::new(Arc::new(Disk), recycle),
+            spares: Spares::new(storage.clone(), recycle),
+            storage,
             core: Mutex::new(core),
             changed: Condvar::new(),
         }
@@ -236,6 +239,9 @@ impl Shared {
             Ok(stats) => stats,
             Err(error) => {
                 core.policy.give_back(ticket);
+                if let Some(path) = flight.placed() {
+                    core.forget(&path);
+                }
                 return (Err(error), Vec::new());
             }
         };
@@ -297,7 +303,7 @@ impl Shared {
         for earlier in self.lock().files.values().filter(|earlier| earlier.file.path == path) {
             beside.extend_from_slice(&earlier.file.companions);
         }
-        beside.retain(|(path, id)| engine::stands(&Disk, path, *id).unwrap_or(false));
+        beside.retain(|(path, id)| engine::stands(&*self.storage, path, *id).unwrap_or(false));
         beside
     }
 
@@ -314,7 +320,7 @@ impl Shared {
         }
         for dir in saved.file.path.ancestors().skip(1) {
             let ours = self.lock().dirs.contains(dir);
-            if !ours || !engine::remove_dir(&Disk, dir) {
+            if !ours || !engine::remove_dir(&*self.storage, dir) {
                 break;
             }
             self.lock().dirs.remove(dir);
@@ -376,6 +382,12 @@ impl Core {
         let standing: HashSet<u64> = self.retention.records().iter().map(|r| r.counter).collect();
         self.files.retain(|counter, _| standing.contains(counter));
         dropped
+    }
+
+    /// The checkpoint at this path has been replaced, and not by one of ours.
+    fn forget(&mut self, path: &Path) {
+        self.retention.forget(&path.to_string_lossy());
+        self.files.retain(|_, saved| saved.file.path != path);
     }
 
     /// The file of the best save, and its number.

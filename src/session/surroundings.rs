@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::engine::{self, Disk};
+use crate::engine::{self, Storage};
 use crate::error::Result;
 use crate::policy::{Level, Template};
 use crate::reader;
@@ -39,16 +39,16 @@ pub(super) fn checkpoints(template: &Template) -> Vec<Found> {
 /// Removes the leftovers that nobody holds from the directories of a template, and gives the largest number of a save
 /// among the checkpoints that it could have written; 0 where there is none. What fails is logged: the first save will
 /// say it again where it matters.
-pub(super) fn look_around(template: &Template, log: &Log) -> u64 {
-    let mut visit = Visit { template, sweep: Some(log), found: Vec::new(), open: Vec::new() };
+pub(super) fn look_around(storage: &dyn Storage, template: &Template, log: &Log) -> u64 {
+    let mut visit = Visit { template, sweep: Some((storage, log)), found: Vec::new(), open: Vec::new() };
     visit.begin();
     visit.found.iter().map(Found::save).max().unwrap_or(0)
 }
 
 struct Visit<'a> {
     template: &'a Template,
-    /// Whether leftovers are removed, and who hears of it.
-    sweep: Option<&'a Log>,
+    /// Where leftovers are removed, if they are, and who hears of it.
+    sweep: Option<(&'a dyn Storage, &'a Log)>,
     found: Vec<Found>,
     /// Device and inode of the directories on the way to where the visit is: links may lead back.
     open: Vec<(u64, u64)>,
@@ -65,8 +65,8 @@ impl Visit<'_> {
     /// that the template leads to, `depth` levels at most. Links are followed, as a save follows them.
     fn directory(&mut self, prefix: &str, depth: usize) {
         let dir = Path::new(if prefix.is_empty() { "." } else { prefix });
-        if let Some(log) = self.sweep {
-            sweep(dir, log);
+        if let Some((storage, log)) = self.sweep {
+            sweep(storage, dir, log);
         }
         let (Ok(here), Ok(entries)) = (fs::metadata(dir), fs::read_dir(dir)) else { return };
         self.open.push((here.dev(), here.ino()));
@@ -93,8 +93,8 @@ impl Visit<'_> {
     }
 }
 
-fn sweep(dir: &Path, log: &Log) {
-    match engine::sweep(&Disk, dir) {
+fn sweep(storage: &dyn Storage, dir: &Path, log: &Log) {
+    match engine::sweep(storage, dir) {
         Ok(removed) => removed.iter().for_each(|path| {
             let line = format!("removed '{}', left by a save that was cut off", path.display());
             log.line(Level::Debug, &line);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::super::queue::{Queue, Write};
+use super::super::queue::{Ended, Queue, Write};
 use super::super::storage::{Info, Storage};
 use super::super::tiles::TILE;
 use super::super::watch::{Unwatched, Watch};
@@ -126,6 +126,9 @@ impl Storage for MemFile {
     }
 }
 
+/// Instead of the code of a refusal: the queue itself is broken.
+const BROKEN: i32 = -1;
+
 /// Writes that end in another order than they began.
 struct MemQueue {
     file: MemFile,
@@ -146,16 +149,21 @@ impl Queue for MemQueue {
         self.writes.push_back(write);
         Ok(())
     }
-    fn pop(&mut self) -> Option<(Write, io::Result<usize>)> {
+    fn pop(&mut self) -> io::Result<Option<Ended>> {
         let last = self.writes.len() % 3 == 1;
-        let write = if last { self.writes.pop_back() } else { self.writes.pop_front() }?;
+        let write = if last { self.writes.pop_back() } else { self.writes.pop_front() };
+        let Some(write) = write else { return Ok(None) };
         let count = self.file.seen.pushed.fetch_add(1, Relaxed);
         let result = match self.file.refuse {
+            Some((from, BROKEN)) if count >= from => {
+                self.writes.clear();
+                return Err(io::Error::from_raw_os_error(libc::ENXIO));
+            }
             Some((from, code)) if count >= from => Err(io::Error::from_raw_os_error(code)),
             _ if count % 5 == 3 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
             _ => self.file.put(&[IoSlice::new(&write.block[write.range.clone()])], write.offset),
         };
-        Some((write, result))
+        Ok(Some((write, result)))
     }
     fn in_flight(&self) -> usize {
         self.writes.len()
@@ -309,8 +317,12 @@ fn goes_on_after_short_writes() {
 #[test]
 fn goes_through_the_page_cache_where_the_other_way_is_refused() {
     let model = mixed();
-    for code in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS] {
+    // The last two: for ever.
+    for code in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS, libc::EAGAIN, libc::EINTR] {
         for from in [0, 1, 4] {
+            if from == 0 && code == libc::EINTR {
+                continue;
+            }
             for choice in [Choice::Direct, Choice::Trial] {
                 let refuse = Some((from, code));
                 let file = MemFile { refuse, ..MemFile::new(model.file.len() as u64, usize::MAX) };
@@ -323,12 +335,16 @@ fn goes_through_the_page_cache_where_the_other_way_is_refused() {
 #[test]
 fn an_error_past_the_page_cache_is_one() {
     let model = mixed();
-    for from in [1, 3] {
-        let refuse = Some((from, libc::EIO));
-        let file = MemFile { refuse, ..MemFile::new(model.file.len() as u64, usize::MAX) };
-        let failed = body(&file, &model.layout(), &model.buffers, 2, Choice::Direct);
-        let Err(Failure::Io(error)) = failed else { panic!("a broken disk took everything") };
-        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    let blocks = (model.file.len() / BLOCK) as u64;
+    for (code, seen) in [(libc::EIO, libc::EIO), (BROKEN, libc::ENXIO)] {
+        // The last one: when nothing is left to be begun.
+        for from in [1, 3, blocks - 1] {
+            let refuse = Some((from, code));
+            let file = MemFile { refuse, ..MemFile::new(model.file.len() as u64, usize::MAX) };
+            let failed = body(&file, &model.layout(), &model.buffers, 1, Choice::Direct);
+            let Err(Failure::Io(error)) = failed else { panic!("a broken disk took everything") };
+            assert_eq!(error.raw_os_error(), Some(seen));
+        }
     }
 }
 

@@ -1,0 +1,35 @@
+//! The layers by their names, with how much of each makes a full run.
+
+use crate::tally::Tally;
+use crate::{flips, process, seam};
+
+/// A layer.
+pub struct Layer {
+    pub name: &'static str,
+    /// What it counts, and how many of them are a full run.
+    pub unit: &'static str,
+    pub enough: u64,
+    /// Its part of the time.
+    pub share: u32,
+    /// What it needs of the machine and does not find.
+    pub missing: fn() -> Option<String>,
+    /// Makes the case of this number; `false` where there is none of that number, and none after it.
+    pub case: fn(u64, &mut Tally) -> bool,
+}
+
+pub const LAYERS: &[Layer] = &[
+    Layer { name: "seam", unit: "faults", enough: 50_000, share: 15, missing: nothing, case: seam::case },
+    Layer {
+        name: "process",
+        unit: "kills",
+        enough: 20_000,
+        share: 20,
+        missing: nothing,
+        case: process::case,
+    },
+    Layer { name: "flips", unit: "bits", enough: u64::MAX, share: 20, missing: nothing, case: flips::case },
+];
+
+fn nothing() -> Option<String> {
+    None
+}
