@@ -20,7 +20,7 @@ pub(super) const BLOCK: usize = TILE as usize;
 const TOGETHER: usize = 16;
 
 /// How long to wait for a block before asking again whether the save goes on.
-const PATIENCE: Duration = Duration::from_millis(20);
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Where staging memory comes from: pinned memory, for example.
 pub trait Allocator: Send + Sync {

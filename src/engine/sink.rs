@@ -71,8 +71,12 @@ impl<'a> Sink<'a> {
 
     /// Waits until one block is written, and gives it back; `false` if none is under way.
     pub fn reap(&mut self) -> io::Result<bool> {
+        let busy = self.is_busy();
         let Some((mut write, result)) = self.queue.as_mut().and_then(|queue| queue.pop()) else {
-            return Ok(false);
+            return match busy {
+                true => Err(io::Error::other("the queue of writes is broken, and what was in it is lost")),
+                false => Ok(false),
+            };
         };
         match result {
             Ok(n) if n == write.range.len() => self.meter.wrote(n as u64),

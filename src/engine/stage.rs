@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
 use crate::error::{Error, Result, Status};
 use crate::layout::Layout;
 
-use super::arena::{Arena, BLOCK, Block};
+use super::arena::{Arena, BLOCK, Block, PATIENCE};
 use super::buffer::Buffer;
 use super::gather::Next;
 use super::sink::{Sink, Target};
@@ -93,7 +93,7 @@ impl Filler {
         let count = count.min(pieces.len());
         let senders = vec![to.clone(); count];
         let result = together(senders, "ckpt-copy", work);
-        if dropped.load(Relaxed) {
+        if dropped.load(Relaxed) && !watch.cancelled() {
             return Ok(());
         }
         result?;
@@ -135,7 +135,14 @@ impl Feed {
                         sink.reap().map_err(|e| (file, e.into()))?;
                         continue;
                     }
-                    None => self.from.recv().ok(),
+                    // The other end may be in a function of the caller's that never returns.
+                    None => match self.from.recv_timeout(PATIENCE) {
+                        Err(RecvTimeoutError::Timeout) => {
+                            means.meter.go_on().map_err(|e| (last, e))?;
+                            continue;
+                        }
+                        message => message.ok(),
+                    },
                 },
                 message => message.ok(),
             };

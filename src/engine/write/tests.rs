@@ -126,6 +126,9 @@ impl Storage for MemFile {
     }
 }
 
+/// In place of an error: the queue breaks, and forgets what is in it.
+const BROKEN: i32 = -1;
+
 /// Writes that end in another order than they began.
 struct MemQueue {
     file: MemFile,
@@ -150,6 +153,10 @@ impl Queue for MemQueue {
         let last = self.writes.len() % 3 == 1;
         let write = if last { self.writes.pop_back() } else { self.writes.pop_front() }?;
         let count = self.file.seen.pushed.fetch_add(1, Relaxed);
+        if self.file.refuse.is_some_and(|(from, code)| code == BROKEN && count >= from) {
+            self.writes.clear();
+            return None;
+        }
         let result = match self.file.refuse {
             Some((from, code)) if count >= from => Err(io::Error::from_raw_os_error(code)),
             _ if count % 5 == 3 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
@@ -329,6 +336,18 @@ fn an_error_past_the_page_cache_is_one() {
         let failed = body(&file, &model.layout(), &model.buffers, 2, Choice::Direct);
         let Err(Failure::Io(error)) = failed else { panic!("a broken disk took everything") };
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+}
+
+#[test]
+fn writes_that_a_broken_queue_has_lost_are_an_error() {
+    let model = mixed();
+    for from in 1..12 {
+        let refuse = Some((from, BROKEN));
+        let file = MemFile { refuse, ..MemFile::new(model.file.len() as u64, usize::MAX) };
+        let done = body(&file, &model.layout(), &model.buffers, 1, Choice::Direct);
+        let broke = file.seen.pushed.load(Relaxed) > from;
+        assert_eq!(matches!(done, Err(Failure::Io(_))), broke, "from write {from} on");
     }
 }
 
