@@ -69,13 +69,7 @@ impl Shared {
             return Err(Flight::cancellation());
         }
         self.meter.begin();
-        let mut stats = work.run(
-            to,
-            state,
-            &self.write,
-            (Some(&self.arena), Some(&self.spares)),
-            follow,
-        )?;
+        let mut stats = work.run(to, state, &self.write, (Some(&self.arena), Some(&self.spares)), follow)?;
         let mut beside = self.left_beside(&stats.file.path);
         beside.retain(|earlier| !stats.file.companions.contains(earlier));
         stats.file.companions.extend(beside);
