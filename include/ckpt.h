@@ -664,7 +664,8 @@ enum ckpt_status ckpt_options_set_backpressure(struct ckpt_options *options,
 /**
  * Sets the most bytes of staging memory that the saves of a session use; 0, the default, for what one checkpoint needs.
  * It is made in blocks of 2 MiB, two at least, when they are first needed or by ckpt_prepare(), and kept until
- * ckpt_free(). With less than a checkpoint, a copy (CKPT_ASYNC_COPY) goes on as fast as the disk takes it.
+ * ckpt_free(). With less than a checkpoint, a copy (CKPT_ASYNC_COPY) goes on as fast as the disk takes it. Not counted
+ * are 8 MiB for each thread that writes buffers past the page cache from where they are (CKPT_ASYNC_OFF and _BORROW).
  */
 enum ckpt_status ckpt_options_set_staging_limit(struct ckpt_options *options,
                                                 uint64_t bytes);
@@ -728,7 +729,7 @@ enum ckpt_status ckpt_new(const char *filepath,
  * Ends a session; NULL is fine. A save that was due and not made is forgotten.
  *
  * Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
- * reported is logged (CKPT_LOG_ERROR). Not to be called from a log or progress function.
+ * reported is logged (CKPT_LOG_ERROR). Not to be called from a log, progress or fetch function.
  */
 void ckpt_free(struct ckpt *session);
 
@@ -800,6 +801,7 @@ const char *ckpt_path(const struct ckpt *session);
  *   (CKPT_LOG_ERROR). A ckpt_save() that tells of it has not made its own save, which is still due. Events never tell
  *   of it.
  * - The best is taken over now, and given back if the save fails.
+ * - A relative path leads from the directory that the process is in now.
  * - The model may be changed or freed when this returns, with ckpt_model_set_data() too. Its buffers may change, move or
  *   be freed with CKPT_ASYNC_COPY, not with CKPT_ASYNC_BORROW: see ckpt_wait_buffers().
  * - CKPT_E_STATE from a log, progress or fetch function, since a save may have to wait for that to return.
@@ -1198,12 +1200,14 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
  *
  * The newest is the one with the largest save counter inside; names, epochs and times do not count. One that is damaged
  * is passed over with a warning in the log, and the next is taken; all bytes of the one that is taken are compared with
- * their checksums. Then
+ * their checksums. Then:
+ *
  * - the policy is what it was after that save: the best value, the batches since the last save, the epoch. The decisions
  *   that follow are those of a training that was not interrupted;
  * - the checkpoints of the same training that stand are the session's own: the keep_* rules count them, and what they
  *   would have removed by then goes; ckpt_best_path() knows them. Files of other trainings stay;
  * - what ckpt_set_state() had set at that save is back.
+ *
  * A file of Keras' has nothing of that: its values are loaded, and the policy is that of a new session.
  *
  * CKPT_E_NOT_FOUND where there is no checkpoint, and nothing has changed: so a first run begins. CKPT_E_FORMAT where none

@@ -147,7 +147,7 @@ pub unsafe extern "C" fn ckpt_new(
 /// Ends a session; NULL is fine. A save that was due and not made is forgotten.
 ///
 /// Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
-/// reported is logged (CKPT_LOG_ERROR). Not to be called from a log or progress function.
+/// reported is logged (CKPT_LOG_ERROR). Not to be called from a log, progress or fetch function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_free(session: *mut ckpt) {
     // SAFETY: NULL or from ckpt_new, freed once, by the header's contract.
@@ -263,6 +263,7 @@ pub(super) fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const
 ///   (CKPT_LOG_ERROR). A ckpt_save() that tells of it has not made its own save, which is still due. Events never tell
 ///   of it.
 /// - The best is taken over now, and given back if the save fails.
+/// - A relative path leads from the directory that the process is in now.
 /// - The model may be changed or freed when this returns, with ckpt_model_set_data() too. Its buffers may change, move or
 ///   be freed with CKPT_ASYNC_COPY, not with CKPT_ASYNC_BORROW: see ckpt_wait_buffers().
 /// - CKPT_E_STATE from a log, progress or fetch function, since a save may have to wait for that to return.

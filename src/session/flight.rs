@@ -10,6 +10,7 @@ use crate::engine::Watch;
 use crate::error::{Error, Status};
 use crate::policy::Level;
 
+use super::callbacks::{self, Saving};
 use super::shared::Shared;
 
 /// A save on its way.
@@ -104,6 +105,11 @@ pub(super) struct Follow<'a> {
 
 impl Watch for Follow<'_> {
     fn wrote(&self, done: u64, total: u64) {
+        if self.shared.mode.is_on() {
+            // It may be a thread that the engine has begun for this save.
+            callbacks::enter_background();
+        }
+        let _saving = Saving::of(self.shared);
         self.shared.meter.at(self.path, done, total);
     }
 

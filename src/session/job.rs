@@ -1,7 +1,7 @@
 //! A save, ready to be made: by the call that it is due to, or behind its back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{Watch, WriteStats};
@@ -19,17 +19,19 @@ pub(super) struct Job {
     pub ticket: Ticket,
     pub flight: Arc<Flight>,
     pub work: Work,
+    /// Where the file goes: from whatever directory the process is in by then.
+    pub to: PathBuf,
 }
 
 impl Shared {
     /// Makes a save and does what it brings about. Returns what became of it, and the lines that the log has not had; a
     /// failure that its call will not tell of is kept for the next one.
     pub fn make(&self, job: Job) -> (Result<()>, Vec<Line>) {
-        let Job { counter, ticket, flight, work } = job;
+        let Job { counter, ticket, flight, work, to } = job;
         let path = ticket.due().path.clone();
         let follow = Follow { shared: self, flight: &flight, counter, path: &path };
         let state = self.lock().training_state(counter, &ticket, &flight);
-        let written = guarded(|| self.write(work, state, &follow));
+        let written = guarded(|| self.write(work, &to, state, &follow));
         follow.released();
         let bytes = written.as_ref().ok().map(|stats| stats.bytes);
         let (result, dropped) = self.settle(counter, ticket, &flight, written);
@@ -57,14 +59,14 @@ impl Shared {
         (result, lines)
     }
 
-    fn write(&self, work: Work, state: Vec<u8>, follow: &Follow<'_>) -> Result<WriteStats> {
+    fn write(&self, work: Work, to: &Path, state: Vec<u8>, follow: &Follow<'_>) -> Result<WriteStats> {
         if follow.cancelled() {
             return Err(Flight::cancellation());
         }
         self.meter.begin();
         let mut stats = work.run(
             &*self.storage,
-            Path::new(follow.path),
+            to,
             state,
             &self.write,
             (Some(&self.arena), Some(&self.spares)),

@@ -1,5 +1,6 @@
 //! A call of save: from the save that is due to the thread that makes it.
 
+use std::path::{self, PathBuf};
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
@@ -48,7 +49,7 @@ impl Shared {
         let (result, lines) = match work {
             Err(error) => (self.give_back(accepted, error), Vec::new()),
             Ok(work) if self.mode.is_on() => self.hand_over(accepted, work),
-            Ok(work) => self.make(accepted.with(work)),
+            Ok(work) => self.make(accepted.with(work, false)),
         };
         flight.set_stall_secs(begin.elapsed().as_secs_f64());
         drop(saving);
@@ -107,7 +108,7 @@ impl Shared {
                 return (self.give_back(accepted, error), Vec::new());
             }
         };
-        let replaced = self.enqueue(core, accepted.with(work), copying.is_some());
+        let replaced = self.enqueue(core, accepted.with(work, true), copying.is_some());
         let (result, failed) = copying.map_or((Ok(()), None), |(filler, buffers)| {
             let follow = Follow { shared: self, flight: &flight, counter, path: &path };
             self.copy(filler, &buffers, &follow)
@@ -214,7 +215,11 @@ impl Shared {
 }
 
 impl Accepted {
-    fn with(self, work: Work) -> Job {
-        Job { counter: self.counter, ticket: self.ticket, flight: self.flight, work }
+    /// The save with what it needs; its path is what it is now.
+    fn with(self, work: Work, in_background: bool) -> Job {
+        let Accepted { counter, ticket, flight, .. } = self;
+        let path = PathBuf::from(&ticket.due().path);
+        let to = if in_background { path::absolute(&path).unwrap_or(path) } else { path };
+        Job { counter, ticket, flight, work, to }
     }
 }
