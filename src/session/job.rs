@@ -68,6 +68,7 @@ impl Shared {
         }
         self.meter.begin();
         let mut stats = work.run(
+            &*self.storage,
             Path::new(follow.path),
             state,
             &self.write,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Buffer, Unwatched, WriteOptions, WriteStats};
+use crate::engine::{Buffer, Disk, Unwatched, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Assets, Format, Layout, Schema};
 use crate::tensor::Dtype;
@@ -136,7 +136,7 @@ impl Model {
         state: Vec<u8>,
         options: &WriteOptions,
     ) -> Result<WriteStats> {
-        self.work(kind, state.len(), false)?.run(path, state, options, (None, None), &Unwatched)
+        self.work(kind, state.len(), false)?.run(&Disk, path, state, options, (None, None), &Unwatched)
     }
 
     fn plan(&self, kind: Kind, state_bytes: usize) -> Result<Layout> {

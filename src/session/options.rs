@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{Allocator, Backend, Recycle};
+use crate::engine::{Allocator, Backend, Disk, Recycle, Storage};
 use crate::layout;
 use crate::policy;
 
@@ -69,6 +69,8 @@ pub struct Options {
     pub max_shard_bytes: u64,
     /// Whether files that are not kept are written anew.
     pub recycle: Recycle,
+    /// The file system; the real one, but for tests.
+    pub storage: Arc<dyn Storage>,
     /// Where lines go.
     pub log: Log,
     /// Who hears of the progress of saves.
@@ -88,6 +90,7 @@ impl Default for Options {
             allocator: None,
             max_shard_bytes: layout::MAX_SHARD_BYTES,
             recycle: Recycle::default(),
+            storage: Arc::new(Disk),
             log: Log::default(),
             progress: Progress::default(),
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{self, Disk};
+use crate::engine;
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
 use crate::policy::{Level, Logs, Policy};
@@ -27,7 +27,7 @@ impl Session {
         let log = options.log.here().verbose(options.policy.verbose);
         let policy = Policy::new(filepath, options.policy.clone())?;
         let kind = Kind { format: Format::of(filepath)?, max_shard_bytes: options.max_shard_bytes };
-        let saves = surroundings::look_around(policy.template(), &log);
+        let saves = surroundings::look_around(&*options.storage, policy.template(), &log);
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
@@ -151,9 +151,9 @@ impl Session {
             (template.fixed_dir().to_owned(), template.constant())
         };
         if let Some(file) = file {
-            engine::check(&Disk, Path::new(&file))?;
+            engine::check(&*shared.storage, Path::new(&file))?;
         }
-        engine::probe(&Disk, Path::new(if dir.is_empty() { "." } else { &dir }), bytes)?;
+        engine::probe(&*shared.storage, Path::new(if dir.is_empty() { "." } else { &dir }), bytes)?;
         if shared.mode.copies() { shared.arena.prefault(bytes) } else { Ok(()) }
     }
 

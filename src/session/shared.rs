@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::engine::storage::FileId;
-use crate::engine::{self, Arena, Disk, Spares, WriteOptions, WriteStats, Written};
+use crate::engine::{self, Arena, Spares, Storage, WriteOptions, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Policy, Record, Retention, Ticket};
 
@@ -26,6 +26,7 @@ const FETCHED: u64 = 8 << 20;
 pub(super) struct Shared {
     pub kind: Kind,
     pub write: WriteOptions,
+    pub storage: Arc<dyn Storage>,
     pub mode: Async,
     pub backpressure: Backpressure,
     pub log: Log,
@@ -125,6 +126,7 @@ impl Shared {
             staging_limit,
             allocator,
             recycle,
+            storage,
             progress,
             ..
         } = options;
@@ -155,7 +157,8 @@ impl Shared {
             meter,
             home: Home::default(),
             arena,
-            spares: Spares::new(Arc::new(Disk), recycle),
+            spares: Spares::new(storage.clone(), recycle),
+            storage,
             core: Mutex::new(core),
             changed: Condvar::new(),
         }
@@ -288,7 +291,7 @@ impl Shared {
         for earlier in self.lock().files.values().filter(|earlier| earlier.file.path == path) {
             beside.extend_from_slice(&earlier.file.companions);
         }
-        beside.retain(|(path, id)| engine::stands(&Disk, path, *id).unwrap_or(false));
+        beside.retain(|(path, id)| engine::stands(&*self.storage, path, *id).unwrap_or(false));
         beside
     }
 
@@ -305,7 +308,7 @@ impl Shared {
         }
         for dir in saved.file.path.ancestors().skip(1) {
             let ours = self.lock().dirs.contains(dir);
-            if !ours || !engine::remove_dir(&Disk, dir) {
+            if !ours || !engine::remove_dir(&*self.storage, dir) {
                 break;
             }
             self.lock().dirs.remove(dir);

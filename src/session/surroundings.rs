@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::engine::{self, Disk};
+use crate::engine::{self, Storage};
 use crate::policy::{Level, Template};
 use crate::reader;
 
@@ -14,15 +14,16 @@ use super::state::save_counter;
 /// Removes the leftovers that nobody holds from the directories of a template, and gives the largest save counter
 /// of the checkpoints that it could have written; 0 where there is none. What fails is logged: the first save will
 /// say it again where it matters.
-pub fn look_around(template: &Template, log: &Log) -> u64 {
+pub fn look_around(storage: &dyn Storage, template: &Template, log: &Log) -> u64 {
     let top = template.fixed_dir();
     let depth = template.source().matches('/').count() - top.matches('/').count();
-    let mut visit = Visit { template, log, newest: 0, open: Vec::new() };
+    let mut visit = Visit { storage, template, log, newest: 0, open: Vec::new() };
     visit.directory(top, depth);
     visit.newest
 }
 
 struct Visit<'a> {
+    storage: &'a dyn Storage,
     template: &'a Template,
     log: &'a Log,
     newest: u64,
@@ -35,7 +36,7 @@ impl Visit<'_> {
     /// that the template leads to, `depth` levels at most. Links are followed, as a save follows them.
     fn directory(&mut self, prefix: &str, depth: usize) {
         let dir = Path::new(if prefix.is_empty() { "." } else { prefix });
-        match engine::sweep(&Disk, dir) {
+        match engine::sweep(self.storage, dir) {
             Ok(removed) => removed.iter().for_each(|path| {
                 let line = format!("removed '{}', left by a save that was cut off", path.display());
                 self.log.line(Level::Debug, &line);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::engine::{
-    self, Arena, Buffer, Disk, Feed, Filler, Save, Spares, Tensors, Watch, WriteOptions, WriteStats,
+    self, Arena, Buffer, Feed, Filler, Save, Spares, Storage, Tensors, Watch, WriteOptions, WriteStats,
 };
 use crate::error::Result;
 use crate::layout::{Layout, Stamp};
@@ -79,6 +79,7 @@ impl Work {
     /// Writes the file and puts it in place.
     pub fn run(
         self,
+        storage: &dyn Storage,
         path: &Path,
         state: Vec<u8>,
         options: &WriteOptions,
@@ -96,7 +97,7 @@ impl Work {
             Held::Staged(feed) => Tensors::Staged(feed),
         };
         let save = Save {
-            storage: &Disk,
+            storage,
             path,
             layout: &mut layout,
             stamp: &stamp,
