@@ -1,18 +1,20 @@
 //! A save on its way: what its caller, its writer and whoever cancels it have in common.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use crate::engine::Watch;
+use crate::engine::{Watch, Written};
 use crate::error::{Error, Status};
 use crate::policy::Level;
 
 use super::shared::Shared;
 
 /// A save on its way.
-#[derive(Default)]
 pub(super) struct Flight {
+    /// Seconds since 1970.
+    began: f64,
     cancelled: AtomicBool,
     released: AtomicBool,
     /// Seconds, as the bits of a double.
@@ -23,6 +25,24 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// A save that begins now.
+    pub fn begin() -> Flight {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
+        Flight {
+            began: now,
+            cancelled: AtomicBool::default(),
+            released: AtomicBool::default(),
+            stall: AtomicU64::default(),
+            copy: AtomicU64::default(),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// When the save was begun, in seconds since 1970.
+    pub fn began(&self) -> f64 {
+        self.began
+    }
+
     /// The save is to end as soon as it can.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
@@ -58,7 +78,12 @@ impl Flight {
         self.copy.store(secs.to_bits(), Relaxed);
     }
 
-    /// What the log should know.
+    /// Something that the log should know.
+    pub fn tell(&self, level: Level, line: String) {
+        self.notes.lock().push((level, line));
+    }
+
+    /// All of that.
     pub fn take_notes(&self) -> Vec<(Level, String)> {
         std::mem::take(&mut self.notes.lock())
     }
@@ -89,6 +114,18 @@ impl Watch for Follow<'_> {
     }
 
     fn note(&self, line: &str) {
-        self.flight.notes.lock().push((Level::Debug, line.to_owned()));
+        self.flight.tell(Level::Debug, line.to_owned());
+    }
+
+    fn dispensable(&self, device: u64) -> u64 {
+        self.shared.dispensable(self, device).iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn give_up(&self, device: u64) -> Option<u64> {
+        self.shared.give_up(self, device)
+    }
+
+    fn committed(&self, file: &Written) {
+        self.shared.put_last(self, file);
     }
 }

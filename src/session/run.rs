@@ -9,6 +9,7 @@ use crate::layout::Format;
 use crate::policy::{Level, Logs, Policy};
 use crate::reader::Reader;
 
+use super::keep;
 use super::model::{Kind, Model};
 use super::options::{Async, Options, Stats};
 use super::shared::Shared;
@@ -23,11 +24,18 @@ pub struct Session {
 
 impl Session {
     /// A session for this template; removes what cut-off saves have left beside its files.
-    pub fn new(filepath: &str, options: Options) -> Result<Session> {
+    pub fn new(filepath: &str, mut options: Options) -> Result<Session> {
         let log = options.log.here().verbose(options.policy.verbose);
-        let policy = Policy::new(filepath, options.policy.clone())?;
+        let mut policy = Policy::new(filepath, options.policy.clone())?;
+        if let Some(last) = &options.policy.save_last {
+            options.policy.save_last = Some(keep::resolve_last(last, policy.template())?);
+            policy = Policy::new(filepath, options.policy.clone())?;
+        }
         let kind = Kind { format: Format::of(filepath)?, max_shard_bytes: options.max_shard_bytes };
-        let saves = surroundings::look_around(&*options.storage, policy.template(), &log);
+        let mut saves = surroundings::look_around(&*options.storage, policy.template(), &log);
+        if let Some(last) = &options.policy.save_last {
+            saves = saves.max(keep::look_at_last(&*options.storage, Path::new(last), &log));
+        }
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
@@ -153,7 +161,15 @@ impl Session {
         if let Some(file) = file {
             engine::check(&*shared.storage, Path::new(&file))?;
         }
-        engine::probe(&*shared.storage, Path::new(if dir.is_empty() { "." } else { &dir }), bytes)?;
+        if let Some(last) = &shared.save_last {
+            engine::check(&*shared.storage, last)?;
+        }
+        engine::probe(
+            &*shared.storage,
+            Path::new(if dir.is_empty() { "." } else { &dir }),
+            bytes,
+            &shared.spares,
+        )?;
         if shared.mode.copies() { shared.arena.prefault(bytes) } else { Ok(()) }
     }
 

@@ -75,9 +75,10 @@ impl Shared {
         let monitor = &core.policy.options().monitor;
         let state = core.policy.state_of(&ticket);
         let state_bytes = TrainingState::of(counter, monitor, ticket.due(), &state).to_json().len() + BEST;
-        let flight = Arc::new(Flight::default());
+        let flight = Arc::new(Flight::begin());
         let caller = if self.mode.is_on() { Caller::Arriving } else { Caller::Waiting };
-        let open = Open { flight: flight.clone(), caller, borrowed: true, value: ticket.due().value };
+        let (epoch, value) = (ticket.due().epoch, ticket.due().value);
+        let open = Open { flight: flight.clone(), caller, borrowed: true, epoch, value };
         core.open.insert(counter, open);
         Ok(Accepted { counter, ticket, flight, state_bytes })
     }
