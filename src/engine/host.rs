@@ -21,7 +21,8 @@ pub fn local_date() -> [u16; 6] {
     fields.map(|n| u16::try_from(n).unwrap_or(0))
 }
 
-/// Bytes that this user can still write to the file system of `dir`; `None` where it does not say.
+/// Bytes that this user can still write to the file system of `dir`, as far as that is known: quotas are not counted.
+/// `None` where it does not say.
 pub fn free_space(dir: &Path) -> Option<u64> {
     let dir = CString::new(dir.as_os_str().as_bytes()).ok()?;
     let mut fs = MaybeUninit::<libc::statvfs>::zeroed();
@@ -32,8 +33,13 @@ pub fn free_space(dir: &Path) -> Option<u64> {
         }
         fs.assume_init()
     };
+    // SAFETY: no arguments, and it cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    // What is reserved is root's to use. A file system that has no size (of memory without a limit, of a user's program)
+    // says 0 of everything.
+    let blocks = if is_root { fs.f_bfree } else { fs.f_bavail };
     #[allow(clippy::unnecessary_cast, reason = "these types differ from system to system")]
-    (fs.f_bavail as u64).checked_mul(fs.f_frsize as u64)
+    if fs.f_blocks == 0 { None } else { (blocks as u64).checked_mul(fs.f_frsize as u64) }
 }
 
 /// The room on the file system of `dir`.

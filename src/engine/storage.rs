@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::host;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::lease;
 use super::queue::{self, Queue};
@@ -67,7 +68,8 @@ pub struct Attributes {
 
 /// The file system as a save sees it.
 ///
-/// What has a default here serves the recycling of files alone: a storage without it recycles none.
+/// What has a default here serves the recycling of files, their further names and the search for room alone: a storage
+/// without it does without them.
 pub trait Storage: Send + Sync {
     /// Makes a new file, open for reading and writing, with `mode` less the process' umask; fails if the name
     /// is there.
@@ -94,6 +96,29 @@ pub trait Storage: Send + Sync {
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         let _ = (one, other);
         Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Gives a file one more name, in the place of none; a link is not followed. An error of the kind `Unsupported`, or
+    /// one of those that file systems have for it: it cannot be had here.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Writes the bytes of one file to another one, which is empty.
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let to = self.reopen(to)?;
+        let (mut bytes, mut offset) = (vec![0; COPIED], 0);
+        loop {
+            match read_full(self, from, offset, &mut bytes)? {
+                0 => return Ok(()),
+                n => write_all(&*to, &mut [IoSlice::new(bytes.get(..n).unwrap_or_default())], offset)?,
+            }
+            offset += bytes.len() as u64;
+        }
+    }
+    /// Bytes that can still be written to the file system of a directory; `None` where that is not known.
+    fn free_space(&self, dir: &Path) -> Option<u64> {
+        let _ = dir;
+        None
     }
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -175,7 +200,12 @@ pub fn write_all(file: &dyn Handle, mut parts: &mut [IoSlice<'_>], mut offset: u
 
 /// Fills `buf` with bytes of a file from `offset` on, in as many calls as it takes; returns how many: fewer only where
 /// the file ends.
-pub fn read_full(storage: &dyn Storage, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+pub fn read_full<S: Storage + ?Sized>(
+    storage: &S,
+    path: &Path,
+    offset: u64,
+    buf: &mut [u8],
+) -> io::Result<usize> {
     let mut len = 0;
     while let Some(rest) = buf.get_mut(len..).filter(|rest| !rest.is_empty()) {
         match retry(|| storage.read(path, offset + len as u64, rest))? {
@@ -188,6 +218,9 @@ pub fn read_full(storage: &dyn Storage, path: &Path, offset: u64, buf: &mut [u8]
 
 /// The most parts of one write: `IOV_MAX` on Linux, macOS and the BSDs.
 const MAX_PARTS: usize = 1024;
+
+/// Bytes that are copied at once.
+const COPIED: usize = 1 << 20;
 
 /// The real file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -254,6 +287,23 @@ impl Storage for Disk {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         lease::exchange(one, other)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _streams = closed_streams();
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let mut from = fs::OpenOptions::new().read(true).custom_flags(flags).open(from)?;
+        let mut to = fs::OpenOptions::new().write(true).custom_flags(flags).open(to)?;
+        // Within the kernel, sharing the blocks, wherever it can.
+        io::copy(&mut from, &mut to).map(drop)
+    }
+
+    fn free_space(&self, dir: &Path) -> Option<u64> {
+        host::free_space(dir)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -272,38 +272,3 @@ pub extern "C" fn ckpt_options_set_recycle(options: Option<&mut ckpt_options>, o
         Ok(())
     })
 }
-
-/// Keeps the last n saves; 0, the default, turns this rule off.
-///
-/// With every keep_* rule off all files are kept. Else, after each save, a file stays if one of the rules keeps it;
-/// the newest and the best always stay, and files that this session did not write are never touched.
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_keep_last(options: Option<&mut ckpt_options>, n: u64) -> ckpt_status {
-    set("ckpt_options_set_keep_last", options, |o| {
-        o.policy.keep_last = n;
-        Ok(())
-    })
-}
-
-/// Keeps the k best saves by the monitored metric (of equals, the older); 0, the default, turns this rule off.
-/// See ckpt_options_set_keep_last().
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_keep_best(options: Option<&mut ckpt_options>, k: u64) -> ckpt_status {
-    set("ckpt_options_set_keep_best", options, |o| {
-        o.policy.keep_best = k;
-        Ok(())
-    })
-}
-
-/// Keeps the saves of every n-th epoch, counted from 1; 0, the default, turns this rule off. See
-/// ckpt_options_set_keep_last().
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_keep_every(
-    options: Option<&mut ckpt_options>,
-    epochs: u64,
-) -> ckpt_status {
-    set("ckpt_options_set_keep_every", options, |o| {
-        o.policy.keep_every = epochs;
-        Ok(())
-    })
-}

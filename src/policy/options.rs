@@ -28,6 +28,10 @@ pub struct Options {
     pub keep_best: u64,
     /// Keep the saves of epochs whose number, from 1, is a multiple of this; 0: this rule is off.
     pub keep_every: u64,
+    /// Keep the first save, and each that was made so many seconds after the last that this rule keeps; 0: it is off.
+    pub keep_every_secs: f64,
+    /// The stable name of the newest save.
+    pub save_last: Option<String>,
 }
 
 impl Default for Options {
@@ -44,6 +48,8 @@ impl Default for Options {
             keep_last: 0,
             keep_best: 0,
             keep_every: 0,
+            keep_every_secs: 0.0,
+            save_last: None,
         }
     }
 }
@@ -63,6 +69,8 @@ impl Options {
             "initial_value_threshold is NaN: nothing is better than that".to_owned()
         } else if !self.min_delta.is_finite() {
             format!("min_delta is {}: expected a finite number", self.min_delta)
+        } else if !self.keep_every_secs.is_finite() || self.keep_every_secs < 0.0 {
+            format!("keep_every_secs is {}: expected seconds, 0 for none", self.keep_every_secs)
         } else {
             return Ok(());
         };
@@ -96,5 +104,21 @@ impl Options {
             ),
         };
         Err(Error::new(status, format!("filepath '{filepath}': {problem}")))
+    }
+
+    /// Refuses a stable name that another format than the file path's ends.
+    pub(super) fn check_save_last(&self, filepath: &str) -> Result<()> {
+        let Some(name) = &self.save_last else { return Ok(()) };
+        // The longer ones first: '.weights.h5' ends in '.h5'.
+        let ending = |path: &str| WEIGHTS.iter().chain(&MODEL).copied().find(|e| path.ends_with(e));
+        match ending(filepath) {
+            Some(expected) if ending(name) != Some(expected) => Err(Error::new(
+                Status::InvalidArgument,
+                format!(
+                    "save_last '{name}' is to be a file as those of '{filepath}': end it in '{expected}'"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }

@@ -36,7 +36,7 @@ impl Shared {
         let bytes = written.as_ref().ok().map(|stats| stats.bytes);
         let (result, dropped) = self.settle(counter, ticket, &flight, written);
         // Before the next save may begin: it could be one to the path of a file that goes.
-        let mut lines: Vec<Line> = dropped.iter().map(|saved| self.remove(saved)).collect();
+        let mut lines: Vec<Line> = dropped.iter().map(|dropped| self.remove(dropped)).collect();
         lines.extend(flight.take_notes());
         if let Some(bytes) = bytes {
             // A panic of the function's cannot undo the save.

@@ -5,7 +5,8 @@
 //! - `save`: a call of save, up to the thread that makes it; `work`: what that needs of the model.
 //! - `job`: the making of a save; `flight`: what its caller, its writer and whoever cancels it have in common.
 //! - `background`: the thread that makes saves behind their calls.
-//! - `shared`: what the threads in a session share, and what becomes of a save that has ended.
+//! - `shared`: what the threads in a session share, and how a save ends.
+//! - `keep`: what becomes of checkpoints: which stay, which go, the stable name of the newest.
 //! - `log`, `callbacks`: the caller's functions, one at a time.
 //! - `process`: forks, and the end of the process.
 //! - `state`: the training state in a checkpoint; `data`: the trainer's own.
@@ -19,6 +20,7 @@ mod convert;
 mod data;
 mod flight;
 mod job;
+mod keep;
 mod load;
 mod log;
 mod model;

@@ -10,6 +10,7 @@ use crate::policy::{Level, Logs, Policy};
 use crate::reader::Reader;
 
 use super::data::Data;
+use super::keep;
 use super::model::{Kind, Model};
 use super::options::{Async, Options, Stats};
 use super::resume::Resumed;
@@ -25,11 +26,16 @@ pub struct Session {
 
 impl Session {
     /// A session for this template; removes what cut-off saves have left beside its files.
-    pub fn new(filepath: &str, options: Options) -> Result<Session> {
+    pub fn new(filepath: &str, mut options: Options) -> Result<Session> {
         let log = options.log.here().verbose(options.policy.verbose);
-        let policy = Policy::new(filepath, options.policy.clone())?;
+        let mut policy = Policy::new(filepath, options.policy.clone())?;
+        if let Some(last) = &options.policy.save_last {
+            options.policy.save_last = Some(keep::resolve_last(last, policy.template())?);
+            policy = Policy::new(filepath, options.policy.clone())?;
+        }
         let kind = Kind::new(Format::of(filepath)?, options.max_shard_bytes);
-        let saves = surroundings::look_around(&*options.storage, policy.template(), &log);
+        let save_last = options.policy.save_last.as_deref();
+        let saves = surroundings::look_around(&*options.storage, policy.template(), save_last, &log);
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
@@ -185,7 +191,15 @@ impl Session {
         if let Some(file) = file {
             engine::check(&*shared.storage, Path::new(&file))?;
         }
-        engine::probe(&*shared.storage, Path::new(if dir.is_empty() { "." } else { &dir }), bytes)?;
+        if let Some(last) = &shared.save_last {
+            engine::check(&*shared.storage, last)?;
+        }
+        engine::probe(
+            &*shared.storage,
+            Path::new(if dir.is_empty() { "." } else { &dir }),
+            bytes,
+            &shared.spares,
+        )?;
         if shared.mode.copies() { shared.arena.prefault(bytes) } else { Ok(()) }
     }
 

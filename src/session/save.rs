@@ -80,7 +80,8 @@ impl Shared {
         let flight = Arc::new(Flight::begin());
         let state_bytes = core.training_state(counter, &ticket, &flight).len() + BEST;
         let caller = if self.mode.is_on() { Caller::Arriving } else { Caller::Waiting };
-        let open = Open { flight: flight.clone(), caller, borrowed: true, value: ticket.due().value };
+        let (epoch, value) = (ticket.due().epoch, ticket.due().value);
+        let open = Open { flight: flight.clone(), caller, borrowed: true, epoch, value };
         core.open.insert(counter, open);
         let data = core.data.clone();
         Ok(Accepted { counter, ticket, flight, state_bytes, data })

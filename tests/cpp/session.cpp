@@ -148,7 +148,7 @@ static void moves() {
   CHECK(a.should_save());
 
   Options options = Options().monitor("loss").keep_last(1);
-  Options moved = std::move(options.keep_best(2).keep_every(3));
+  Options moved = std::move(options.keep_best(2).keep_every(3).keep_every_secs(60).save_last("last.keras"));
   throws([&] { options.verbose(); }, Status::InvalidArgument, "options is NULL");
   options = std::move(moved);
   options.mode(libckpt::Mode::Min).save_freq(10).initial_value_threshold(1).min_delta(0.1).threads(2).max_shard_bytes(1 << 20);
