@@ -278,5 +278,7 @@ pub(super) fn look_at_last(storage: &dyn Storage, last: &Path, log: &Log) -> u64
             log.line(Level::Debug, &format!("removed '{}', left by a save that was cut off", path.display()));
         }
     }
-    reader::training_state(last).and_then(|state| save_counter(&state)).unwrap_or(0)
+    let is_file = fs::metadata(last).is_ok_and(|what| what.is_file());
+    let state = if is_file { reader::training_state(last) } else { None };
+    state.and_then(|state| save_counter(&state)).unwrap_or(0)
 }
