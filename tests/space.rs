@@ -125,7 +125,7 @@ fn the_newest_and_the_best_stay() {
     let mut run = Run::keep_last(1);
     (run.step(0.1), run.step(0.5));
     run.limit(0.5);
-    let free = run.mem.free_space(Path::new("/d")).unwrap();
+    let free = run.mem.free_space(Path::new("/d")).unwrap().unwrap();
     let error = run.refused(0.4, TENSOR, &format!(" bytes: {free} are free"));
     assert!(error.message().starts_with("no room for 10"), "{error}");
     assert_eq!(run.stand(), [1, 2]);

@@ -91,11 +91,11 @@ impl Space<'_> {
 pub(super) fn free_in(storage: &dyn Storage, dir: &Path) -> Option<(PathBuf, u64)> {
     let mut dir = dir;
     loop {
-        if let Some(free) = storage.free_space(dir) {
-            return Some((dir.to_owned(), free));
+        match retry(|| storage.free_space(dir)) {
+            Ok(free) => return Some((dir.to_owned(), free?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && parent(dir) != dir => dir = parent(dir),
+            Err(_) => return None,
         }
-        let missing = matches!(retry(|| storage.info(dir)), Err(e) if e.kind() == io::ErrorKind::NotFound);
-        dir = Some(parent(dir)).filter(|above| missing && *above != dir)?;
     }
 }
 

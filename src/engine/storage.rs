@@ -116,9 +116,9 @@ pub trait Storage: Send + Sync {
         }
     }
     /// Bytes that can still be written to the file system of a directory; `None` where that is not known.
-    fn free_space(&self, dir: &Path) -> Option<u64> {
+    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
         let _ = dir;
-        None
+        Ok(None)
     }
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -302,7 +302,7 @@ impl Storage for Disk {
         io::copy(&mut from, &mut to).map(drop)
     }
 
-    fn free_space(&self, dir: &Path) -> Option<u64> {
+    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
         host::free_space(dir)
     }
 
