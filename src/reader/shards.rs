@@ -10,6 +10,7 @@ use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
 use super::{Opening, former, weights};
 use crate::error::Result;
+use crate::layout::guard::KEY;
 use crate::tensor::TensorSpec;
 
 /// Reads the files of an index. A group's tensors are those in the files that the index names for it: what else is in
@@ -115,7 +116,7 @@ impl Metadata {
         let own = object.get(weights::OWN_GROUP).map(state).transpose();
         let own = own.map_err(|e| e.context(format_args!("the training state, \"{}\"", weights::OWN_GROUP)));
         let mut rest = String::new();
-        for (key, value) in object.into_entries().filter(|(key, _)| key != weights::OWN_GROUP) {
+        for (key, value) in object.into_entries().filter(|(key, _)| key != weights::OWN_GROUP && key != KEY) {
             rest.push(if rest.is_empty() { '{' } else { ',' });
             rest.extend([&json::string(&key), ":", value]);
         }
