@@ -372,6 +372,10 @@ impl Handle for fs::File {
         if self.metadata()?.len() > size {
             self.set_len(size)?;
         }
+        if size > size_limit() {
+            // Asked for them, the system would send a signal that ends the process by default.
+            return Err(too_far());
+        }
         match reserve(self, size) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
                 self.set_len(size)
@@ -437,6 +441,16 @@ fn reserve(file: &fs::File, size: u64) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// The most bytes that this process may make a file have.
+fn size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live value, which the call fills where it succeeds.
+    match unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } {
+        0 if limit.rlim_cur != libc::RLIM_INFINITY => limit.rlim_cur,
+        _ => u64::MAX,
     }
 }
 

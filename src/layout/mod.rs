@@ -5,6 +5,7 @@ mod assets;
 mod bytes;
 mod config;
 mod crc;
+pub mod guard;
 mod hdf5;
 mod json;
 mod keras;
