@@ -6,6 +6,7 @@
 //! - `job`: the making of a save; `flight`: what its caller, its writer and whoever cancels it have in common.
 //! - `background`: the thread that makes saves behind their calls.
 //! - `shared`: what the threads in a session share, and what becomes of a save that has ended.
+//! - `lock`: one process at a time under a template.
 //! - `log`, `callbacks`: the caller's functions, one at a time.
 //! - `process`: forks, and the end of the process.
 //! - `state`: the training state in a checkpoint; `surroundings`: what a session finds when it begins.
@@ -18,6 +19,7 @@ mod convert;
 mod flight;
 mod job;
 mod load;
+mod lock;
 mod log;
 mod model;
 mod options;
@@ -36,7 +38,7 @@ pub use convert::convert;
 pub use load::{Loaded, Loading, Skipped};
 pub use log::Log;
 pub use model::Model;
-pub use options::{Async, Backpressure, Options, Stats};
+pub use options::{Async, Backpressure, Lock, Options, Stats};
 pub use renames::{Rename, Renames};
 pub use run::Session;
 pub use state::save_counter;

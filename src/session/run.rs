@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::engine::claim::Taken;
 use crate::engine::{self, Disk};
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
 use crate::policy::{Level, Logs, Policy};
 use crate::reader::Reader;
 
+use super::lock::TemplateLock;
 use super::model::{Kind, Model};
 use super::options::{Async, Options, Stats};
 use super::shared::Shared;
@@ -22,18 +24,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session for this template; removes what cut-off saves have left beside its files.
+    /// A session for this template, which no other process uses, as far as [`Options::lock`] asks; removes what cut-off
+    /// saves have left beside its files.
     pub fn new(filepath: &str, options: Options) -> Result<Session> {
         let log = options.log.here().verbose(options.policy.verbose);
         let policy = Policy::new(filepath, options.policy.clone())?;
         let kind = Kind { format: Format::of(filepath)?, max_shard_bytes: options.max_shard_bytes };
+        let template = TemplateLock::new(options.lock, policy.template());
+        // Before anybody looks at what is there.
+        template.begin(&log)?;
         let saves = surroundings::look_around(policy.template(), &log);
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
             log.line(Level::Warn, line);
         }
-        let session = Session { shared: Arc::new(Shared::new(options, kind, policy, log, saves)) };
+        let session = Session { shared: Arc::new(Shared::new(options, kind, policy, log, template, saves)) };
         session.shared.say([]);
         Ok(session)
     }
@@ -153,7 +159,9 @@ impl Session {
         if let Some(file) = file {
             engine::check(&Disk, Path::new(&file))?;
         }
+        let taken = shared.template.hold(shared.write.durable, &shared.log, &|| None)?;
         engine::probe(&Disk, Path::new(if dir.is_empty() { "." } else { &dir }), bytes)?;
+        taken.map(Taken::keep);
         if shared.mode.copies() { shared.arena.prefault(bytes) } else { Ok(()) }
     }
 

@@ -13,6 +13,7 @@ use crate::policy::{Level, Policy, Record, Retention, Ticket};
 use super::callbacks::{self, Meter, Saving};
 use super::flight::Flight;
 use super::job::Job;
+use super::lock::TemplateLock;
 use super::log::Log;
 use super::model::Kind;
 use super::options::{Async, Backpressure, Options, Stats};
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub arena: Arc<Arena>,
     /// Files that are not kept, for the next save to write anew.
     pub spares: Spares,
+    /// Goes after all else that is in the template's directory.
+    pub template: TemplateLock,
     /// The standard library's locks: those of others share a table, which another thread may hold during a fork.
     core: Mutex<Core>,
     /// Told of every change that somebody may wait for.
@@ -115,7 +118,14 @@ pub(super) type Line = (Level, String);
 
 impl Shared {
     /// A session that has made no save, of a template of which there have been `saves`.
-    pub fn new(options: Options, kind: Kind, policy: Policy, log: Log, saves: u64) -> Shared {
+    pub fn new(
+        options: Options,
+        kind: Kind,
+        policy: Policy,
+        log: Log,
+        template: TemplateLock,
+        saves: u64,
+    ) -> Shared {
         let Options {
             threads,
             durable,
@@ -156,6 +166,7 @@ impl Shared {
             home: Home::default(),
             arena,
             spares: Spares::new(Arc::new(Disk), recycle),
+            template,
             core: Mutex::new(core),
             changed: Condvar::new(),
         }

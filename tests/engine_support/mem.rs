@@ -331,7 +331,8 @@ impl Storage for Mem {
     }
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
-        self.call("real_path").map(|_| path.to_owned())
+        let s = self.call("real_path")?;
+        if s.names.contains_key(path) { Ok(path.to_owned()) } else { Err(errno(libc::ENOENT)) }
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
@@ -415,6 +416,10 @@ impl Handle for MemHandle {
         Ok(*mine)
     }
 
+    fn inode(&self) -> io::Result<(u64, u64)> {
+        Ok(self.0.call("inode")?.id(self.1).inode)
+    }
+
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.0.call("set_mode")?.inodes[self.1].mode = mode;
         Ok(())
@@ -439,7 +444,9 @@ impl Handle for MemHandle {
         let mut s = self.0.call("write_at")?;
         let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).take(s.most).collect();
         let offset = offset as usize;
-        s.inodes[self.1].written()[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        let file = s.inodes[self.1].written();
+        file.resize(file.len().max(offset + bytes.len()), 0);
+        file[offset..offset + bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
     }
 
