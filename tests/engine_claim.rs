@@ -203,16 +203,16 @@ fn sessions_of_a_process_share_it() {
     let claims = [dir.path(), &link.join("d"), &dir.join("./../").join(dir.path().file_name().unwrap())]
         .map(|dir| on_disk(dir, BELOW));
     claims.iter().for_each(|claim| drop(claim.take(None).unwrap().keep()));
-    assert_eq!(dir.names().len(), 1);
+    assert_eq!(dir.locks().len(), 1);
     let other = on_disk(dir.path(), "other-{epoch}.weights.h5");
     drop(other.take(None).unwrap().keep());
-    assert_eq!(dir.names().len(), 2);
+    assert_eq!(dir.locks().len(), 2);
     drop(other);
     let [first, second, third] = claims;
     drop((first, third));
-    assert_eq!(dir.names().len(), 1);
+    assert_eq!(dir.locks().len(), 1);
     drop(second);
-    assert!(dir.names().is_empty());
+    assert!(dir.locks().is_empty());
 }
 
 #[test]

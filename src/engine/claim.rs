@@ -47,6 +47,8 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 struct Held {
     /// Its number among those that this process has taken.
     number: u64,
+    storage: Arc<dyn Storage>,
+    file: PathBuf,
     inode: (u64, u64),
     shares: usize,
     /// Before the handle, which closes it.
@@ -180,7 +182,8 @@ impl Claim {
             Err(by) => return Err(Refusal::Held { by, file }),
         };
         let (number, listed) = (COUNT.fetch_add(1, Relaxed), handle.descriptor().map(Listed::new));
-        held().push(Held { number, inode, shares: 1, listed, handle });
+        let (storage, path) = (self.storage.clone(), file.clone());
+        held().push(Held { number, storage, file: path, inode, shares: 1, listed, handle });
         drop(turn);
         Ok(self.part(file, inode, number, holder))
     }
@@ -245,11 +248,7 @@ impl Share {
 
     /// Whether this process has the file, and that still is the lock file.
     fn stands(&self) -> bool {
-        self.is_ours()
-            && match retry(|| self.storage.info(&self.file)) {
-                Ok(info) => info.id.inode == self.inode,
-                Err(e) => e.kind() != io::ErrorKind::NotFound,
-            }
+        self.is_ours() && stands(&*self.storage, &self.file, self.inode)
     }
 }
 
@@ -264,13 +263,34 @@ impl Drop for Share {
         if all[at].shares > 0 {
             return;
         }
-        if self.stands() {
-            // While it is held. An error leaves a file that whoever comes next takes.
+        let held = all.swap_remove(at);
+        held.remove();
+        drop(held.listed);
+        drop(held.handle);
+    }
+}
+
+impl Held {
+    /// Removes the file, if it still is that one, while it is held. An error leaves a file that whoever comes next
+    /// takes.
+    fn remove(&self) {
+        if stands(&*self.storage, &self.file, self.inode) {
             let _ = retry(|| self.storage.remove(&self.file));
         }
-        let Held { listed, handle, .. } = all.swap_remove(at);
-        drop(listed);
-        drop(handle);
+    }
+}
+
+/// Removes the lock files that this process holds, when it ends. Until it has they are held, but a save that comes all
+/// the same makes its own anew.
+pub fn remove_all() {
+    held().iter().for_each(Held::remove);
+}
+
+/// Whether a lock file still is that one; where that cannot be told, it is.
+fn stands(storage: &dyn Storage, file: &Path, inode: (u64, u64)) -> bool {
+    match retry(|| storage.info(file)) {
+        Ok(info) => info.id.inode == inode,
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
     }
 }
 

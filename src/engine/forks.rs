@@ -66,8 +66,16 @@ pub fn close_in_child() {
 }
 
 /// A value that every process has one of: a forked child begins with a new one, since a thread that it does not have
-/// may hold the locks in its parent's. Never freed.
-pub struct PerProcess<T>(AtomicPtr<(u32, T)>);
+/// may hold the locks in its parent's.
+pub struct PerProcess<T>(AtomicPtr<Owned<T>>);
+
+/// A value of one process. Never freed.
+struct Owned<T> {
+    owner: u32,
+    value: T,
+    /// The value of the process that this one was forked from: within reach, so that nobody takes it for a leak.
+    _former: AtomicPtr<Owned<T>>,
+}
 
 impl<T: Default> PerProcess<T> {
     /// None yet.
@@ -82,19 +90,20 @@ impl<T: Default> PerProcess<T> {
         let found = self.0.load(SeqCst);
         // SAFETY: NULL or from `Box::into_raw` below, and never freed once others can see it.
         match unsafe { found.as_ref() } {
-            Some((owner, value)) if *owner == this => return value,
+            Some(owned) if owned.owner == this => return &owned.value,
             _ => {}
         }
-        let fresh = Box::into_raw(Box::new((this, T::default())));
-        match self.0.compare_exchange(found, fresh, SeqCst, SeqCst) {
-            // SAFETY: it came from a Box just now, and is never freed any more.
-            Ok(_) => unsafe { &(*fresh).1 },
-            Err(other) => {
-                // SAFETY: it came from a Box just now, and nobody else has seen it.
-                drop(unsafe { Box::from_raw(fresh) });
-                // SAFETY: another thread of this process has put it there, from its Box; never freed.
-                unsafe { &(*other).1 }
-            }
+        let owned = Owned { owner: this, value: T::default(), _former: AtomicPtr::new(found) };
+        let fresh = Box::into_raw(Box::new(owned));
+        let (own, spare) = match self.0.compare_exchange(found, fresh, SeqCst, SeqCst) {
+            Ok(_) => (fresh, None),
+            Err(other) => (other, Some(fresh)),
+        };
+        if let Some(spare) = spare {
+            // SAFETY: it came from a Box just now, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(spare) });
         }
+        // SAFETY: from a Box of this process, ours or another thread's, that others can see: never freed.
+        unsafe { &(*own).value }
     }
 }

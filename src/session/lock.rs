@@ -60,8 +60,7 @@ impl TemplateLock {
         if self.kind == Lock::Off {
             return Ok(None);
         }
-        // Without, the lock of a process that has died is taken over from the child that has it.
-        let _ = process::hear_of_forks();
+        process::listen_for_locks();
         let mut waits = false;
         loop {
             let (by, file) = match self.claim.take(make) {

@@ -74,27 +74,39 @@ fn sessions() -> MutexGuard<'static, Vec<Weak<Shared>>> {
     SESSIONS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hears of forks from now on.
-pub(super) fn hear_of_forks() -> io::Result<()> {
-    static REFUSED: OnceLock<i32> = OnceLock::new();
-    // SAFETY: the function lives as long as the process, since the library is never unloaded (-z nodelete); what runs
-    // in a child changes atomics and closes descriptors.
-    let refused = *REFUSED.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
-    if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(refused)) }
+/// Hears of forks from now on, in which a child must not have the locks of its parent, and of the end, after which no lock
+/// file is to be left. Where that cannot be, nothing is lost but time: whoever comes next finds out.
+pub(super) fn listen_for_locks() {
+    static HEARD: OnceLock<()> = OnceLock::new();
+    let _ = hear_of_forks();
+    HEARD.get_or_init(|| {
+        let _ = hear_of_end(remove_locks);
+    });
 }
 
 /// Hears of forks and of the end from now on.
 fn listen() -> Result<()> {
     static REFUSED: OnceLock<i32> = OnceLock::new();
-    let heard = hear_of_forks().and_then(|()| {
-        // SAFETY: the function lives as long as the process, as above.
-        let refused = *REFUSED.get_or_init(|| unsafe { libc::atexit(at_exit) });
-        if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOMEM)) }
-    });
-    heard.map_err(|cause| {
-        let message = "cannot begin a save in the background, since the process' end would not be heard of";
-        Error::new(Status::Internal, format!("{message}: {cause}"))
-    })
+    let refused =
+        *REFUSED.get_or_init(|| if hear_of_forks() && hear_of_end(at_exit) { 0 } else { libc::ENOMEM });
+    if refused == 0 {
+        return Ok(());
+    }
+    let cause = io::Error::from_raw_os_error(refused);
+    let message = "cannot begin a save in the background, since the process' end would not be heard of";
+    Err(Error::new(Status::Internal, format!("{message}: {cause}")))
+}
+
+fn hear_of_forks() -> bool {
+    static REFUSED: OnceLock<i32> = OnceLock::new();
+    // SAFETY: the function lives as long as the process, since the library is never unloaded (-z nodelete); what runs
+    // in a child changes atomics and closes descriptors.
+    *REFUSED.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(in_child)) }) == 0
+}
+
+fn hear_of_end(call: extern "C" fn()) -> bool {
+    // SAFETY: the function lives as long as the process, as above.
+    unsafe { libc::atexit(call) == 0 }
 }
 
 unsafe extern "C" fn in_child() {
@@ -108,4 +120,9 @@ extern "C" fn at_exit() {
     let sessions: Vec<Arc<Shared>> = sessions().iter().filter_map(Weak::upgrade).collect();
     sessions.iter().for_each(|session| session.wind_up());
     sessions.iter().for_each(|session| session.wait_until_idle());
+}
+
+/// After the saves, which are heard of later and so come before.
+extern "C" fn remove_locks() {
+    engine::claim::remove_all();
 }
