@@ -15,6 +15,8 @@ dir=$(cd "$dir" && pwd)
 cargo=${CARGO:-cargo}
 cc=${CC:-gcc}
 host=$(rustc -vV | sed -n 's/^host: //p')
+asan=exitcode=66:allocator_may_return_null=1
+leaks=
 libs="-lpthread -ldl -lrt -lm -lutil"
 flags="-std=c99 -g -O1 -I$root/include"
 
@@ -53,7 +55,6 @@ address)
     build "-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer"
     flags="$flags -fsanitize=address"
     link="$library $(runtime asan)"
-    export ASAN_OPTIONS="exitcode=66 allocator_may_return_null=1"
     run=
     ;;
 valgrind)
@@ -72,12 +73,13 @@ esac
 
 failed=0 passed=0
 for test in $tests; do
-    case $kind,$test in
+    with=$run
+    case $test in
     # What a thread has, a child that does not have the thread can never give back.
-    valgrind,exit | valgrind,fork | valgrind,lock | valgrind,company) with="$run --leak-check=no" ;;
-    valgrind,*) with="$run $leaks" ;;
-    *) with=$run ;;
+    exit | fork | lock | company) ASAN_OPTIONS="$asan:detect_leaks=0" ;;
+    *) with="$run $leaks" ASAN_OPTIONS=$asan ;;
     esac
+    export ASAN_OPTIONS
     # The linker is that of C++ for what the runtimes need; the flag is not there, so that the runtime is ours.
     # shellcheck disable=SC2086
     $cc $flags -c "$root/tests/c/$test.c" -o "$dir/$test.o"
