@@ -39,8 +39,9 @@ std_symbol() {
 
 case $kind in
 thread)
-    # Those with threads.
-    tests=${*:-threads background sources lock company}
+    # The one that is about threads. Of others the ends of scoped threads are reported, which the standard library knows
+    # and the sanitizer does not.
+    tests=${*:-threads}
     build "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
     lock=$(std_symbol 14lock_contended) wait=$(std_symbol 7Condvar4wait) call=$(std_symbol 4Once4call)
     $cc -O1 -DLOCK="$lock" -DWAIT="$wait" -DCALL="$call" -c "$root/tests/sanitize/std_sync.c" -o "$dir/std_sync.o"
