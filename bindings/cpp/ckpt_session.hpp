@@ -87,6 +87,9 @@ class Options {
   /// Whether files that are no longer kept are written anew; by default where space is ample.
   Options& recycle(bool on = true) & { return set(ckpt_options_set_recycle, on); }
   Options&& recycle(bool on = true) && { return std::move(recycle(on)); }
+  /// What becomes of a session whose file path another process uses.
+  Options& lock(Lock kind) & { return set(ckpt_options_set_lock, static_cast<ckpt_lock>(kind)); }
+  Options&& lock(Lock kind) && { return std::move(lock(kind)); }
   /// Keep the last n saves; 0: this rule is off.
   Options& keep_last(std::uint64_t n) & { return set(ckpt_options_set_keep_last, n); }
   Options&& keep_last(std::uint64_t n) && { return std::move(keep_last(n)); }

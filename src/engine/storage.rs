@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -143,6 +143,14 @@ pub trait Handle: Send + Sync {
     /// Takes the file's advisory lock for this handle, without waiting; `false` if another has it. The lock
     /// goes with the handle. An error of the kind `Unsupported`: there are no locks here.
     fn try_lock(&self) -> io::Result<bool>;
+    /// Which file it is: device and inode. What cannot tell takes part in no lock of a template.
+    fn inode(&self) -> io::Result<(u64, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// The descriptor of a file of the system's, which a forked child has too.
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
     /// Sets the permission bits.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
     /// What the file is.
@@ -350,6 +358,14 @@ impl Handle for fs::File {
             }
             _ => Err(cause),
         }
+    }
+
+    fn inode(&self) -> io::Result<(u64, u64)> {
+        self.metadata().map(|m| (m.dev(), m.ino()))
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.as_raw_fd())
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {

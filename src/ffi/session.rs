@@ -112,6 +112,9 @@ pub(super) unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
 /// What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
 /// removed.
 ///
+/// One process at a time uses a template: CKPT_E_STATE where another one does, with a message that says which, unless
+/// ckpt_options_set_lock() asks to wait, or not to care.
+///
 /// @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
 ///                         names; "batch" in saves by batches only) and every metric of the logs:
 ///                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
@@ -147,7 +150,8 @@ pub unsafe extern "C" fn ckpt_new(
 /// Ends a session; NULL is fine. A save that was due and not made is forgotten.
 ///
 /// Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
-/// reported is logged (CKPT_LOG_ERROR). Not to be called from a log, progress or fetch function.
+/// reported is logged (CKPT_LOG_ERROR). With the last session of the process under this template its lock file goes. Not
+/// to be called from a log, progress or fetch function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_free(session: *mut ckpt) {
     // SAFETY: NULL or from ckpt_new, freed once, by the header's contract.

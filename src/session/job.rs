@@ -4,11 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::engine::claim::Taken;
 use crate::engine::{Watch, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::policy::Ticket;
 
 use super::flight::{Flight, Follow};
+use super::process;
 use super::shared::{Line, Shared};
 use super::work::Work;
 
@@ -63,6 +65,9 @@ impl Shared {
         if follow.cancelled() {
             return Err(Flight::cancellation());
         }
+        let end =
+            || (follow.cancelled() || self.mode.is_on() && process::is_ending()).then(Flight::cancellation);
+        let taken = self.template.hold(self.write.durable, &self.log, &end)?;
         self.meter.begin();
         let mut stats = work.run(
             &*self.storage,
@@ -72,6 +77,7 @@ impl Shared {
             (Some(&self.arena), Some(&self.spares)),
             follow,
         )?;
+        stats.file.made_dirs.extend(taken.map(Taken::keep).unwrap_or_default());
         let mut beside = self.left_beside(&stats.file.path);
         beside.retain(|earlier| !stats.file.companions.contains(earlier));
         stats.file.companions.extend(beside);

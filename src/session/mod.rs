@@ -7,6 +7,7 @@
 //! - `background`: the thread that makes saves behind their calls.
 //! - `shared`: what the threads in a session share, and how a save ends.
 //! - `keep`: what becomes of checkpoints: which stay, which go, the stable name of the newest.
+//! - `lock`: one process at a time under a template.
 //! - `log`, `callbacks`: the caller's functions, one at a time.
 //! - `process`: forks, and the end of the process.
 //! - `state`: the training state in a checkpoint; `data`: the trainer's own.
@@ -22,6 +23,7 @@ mod flight;
 mod job;
 mod keep;
 mod load;
+mod lock;
 mod log;
 mod model;
 mod options;
@@ -41,7 +43,7 @@ pub use convert::convert;
 pub use load::{Loaded, Loading, Skipped};
 pub use log::Log;
 pub use model::Model;
-pub use options::{Async, Backpressure, Options, Stats};
+pub use options::{Async, Backpressure, Lock, Options, Stats};
 pub use renames::{Rename, Renames};
 pub use resume::Resumed;
 pub use run::Session;

@@ -13,6 +13,7 @@ use super::callbacks::{self, Meter, Saving};
 use super::data::Data;
 use super::flight::Flight;
 use super::job::Job;
+use super::lock::TemplateLock;
 use super::log::Log;
 use super::model::Kind;
 use super::options::{Async, Backpressure, Options, Stats};
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     pub save_last: Option<PathBuf>,
     /// Files that are not kept, for the next save to write anew.
     pub spares: Spares,
+    /// Goes after all else that is in the template's directory.
+    pub template: TemplateLock,
     /// The standard library's locks: those of others share a table, which another thread may hold during a fork.
     core: Mutex<Core>,
     /// Told of every change that somebody may wait for.
@@ -124,7 +127,14 @@ pub(super) type Line = (Level, String);
 
 impl Shared {
     /// A session that has made no save, of a template of which there have been `saves`.
-    pub fn new(options: Options, kind: Kind, policy: Policy, log: Log, saves: u64) -> Shared {
+    pub fn new(
+        options: Options,
+        kind: Kind,
+        policy: Policy,
+        log: Log,
+        template: TemplateLock,
+        saves: u64,
+    ) -> Shared {
         let Options {
             threads,
             durable,
@@ -171,6 +181,7 @@ impl Shared {
             save_last,
             spares: Spares::new(storage.clone(), recycle),
             storage,
+            template,
             core: Mutex::new(core),
             changed: Condvar::new(),
         }

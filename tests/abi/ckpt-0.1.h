@@ -266,6 +266,24 @@ typedef enum ckpt_durability {
 } ckpt_durability;
 
 /**
+ * What becomes of a session whose file path another process uses.
+ */
+typedef enum ckpt_lock {
+  /**
+   * ckpt_new() fails with CKPT_E_STATE.
+   */
+  CKPT_LOCK_FAIL = 0,
+  /**
+   * ckpt_new() waits for the end of the other session.
+   */
+  CKPT_LOCK_WAIT = 1,
+  /**
+   * Nobody is looked for: two sessions that save to the same paths undo each other's work.
+   */
+  CKPT_LOCK_OFF = 2,
+} ckpt_lock;
+
+/**
  * How a checkpoint is opened: flags, to be combined with |. Another bit is CKPT_E_INVALID_ARGUMENT.
  */
 typedef enum ckpt_open_flags {
@@ -617,6 +635,23 @@ enum ckpt_status ckpt_options_set_recycle(struct ckpt_options *options,
                                           bool on);
 
 /**
+ * Sets what becomes of a session whose file path another process uses; CKPT_LOCK_FAIL by default.
+ *
+ * While a session lives its process holds a lock file, ".ckpt-lock-<number>", in the directory that all paths of the
+ * template have in common. The template is the same where that directory is, whichever path leads to it, and the text
+ * that follows is. Sessions of one process may share a template. Where the directory is not there yet, the first save
+ * or ckpt_prepare() takes the lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which
+ * ckpt_cancel() ends. The lock file goes with the last session of the process; a process that was killed leaves the file,
+ * but not the lock, also where a child that it had forked lives on. A child that goes on with its parent's session needs
+ * no lock of its own while the parent has it.
+ *
+ * Where the file cannot be made (a directory that is read-only, a file system without flock()) a line is logged
+ * (CKPT_LOG_WARN), and the session goes on without.
+ */
+enum ckpt_status ckpt_options_set_lock(struct ckpt_options *options,
+                                       ckpt_lock kind);
+
+/**
  * Keeps the last n saves; 0, the default, turns this rule off.
  *
  * With every keep_* rule off all files are kept. Else, after each save that is durable, a file stays if one of the rules
@@ -746,6 +781,9 @@ enum ckpt_status ckpt_options_set_progress(struct ckpt_options *options,
  * What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
  * removed.
  *
+ * One process at a time uses a template: CKPT_E_STATE where another one does, with a message that says which, unless
+ * ckpt_options_set_lock() asks to wait, or not to care.
+ *
  * @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
  *                         names; "batch" in saves by batches only) and every metric of the logs:
  *                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
@@ -764,7 +802,8 @@ enum ckpt_status ckpt_new(const char *filepath,
  * Ends a session; NULL is fine. A save that was due and not made is forgotten.
  *
  * Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
- * reported is logged (CKPT_LOG_ERROR). Not to be called from a log, progress or fetch function.
+ * reported is logged (CKPT_LOG_ERROR). With the last session of the process under this template its lock file goes. Not
+ * to be called from a log, progress or fetch function.
  */
 void ckpt_free(struct ckpt *session);
 

@@ -111,6 +111,11 @@ static void options(void) {
   FAILS(ckpt_options_set_recycle(NULL, true), INVALID, "options is NULL");
   OK(ckpt_options_set_recycle(o, false));
 
+  FAILS(ckpt_options_set_lock(NULL, CKPT_LOCK_FAIL), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_lock(o, (ckpt_lock)3), INVALID, "kind is 3: expected a number from 0 to 2");
+  FAILS(ckpt_options_set_lock(o, (ckpt_lock)-1), INVALID, "kind is -1: expected");
+  OK(ckpt_options_set_lock(o, CKPT_LOCK_OFF));
+
   FAILS(ckpt_options_set_progress(NULL, hear_nothing, NULL), INVALID, "options is NULL");
   OK(ckpt_options_set_progress(o, hear_nothing, NULL));
   OK(ckpt_options_set_progress(o, NULL, NULL));

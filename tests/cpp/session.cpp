@@ -109,6 +109,7 @@ static void in_the_background() {
                     weights_only()
                         .async(libckpt::Async::Borrow)
                         .backpressure(libckpt::Backpressure::Block)
+                        .lock(libckpt::Lock::Wait)
                         .backend(libckpt::Backend::Auto)
                         .progress([calls](const char* path, std::uint64_t done, std::uint64_t total) {
                           if (done == total) calls->push_back(path);
@@ -162,6 +163,7 @@ static void refuses() {
   throws([] { Options().monitor(""); }, Status::InvalidArgument, "metric is empty");
   throws([] { Options().mode(static_cast<libckpt::Mode>(3)); }, Status::InvalidArgument, "mode is 3");
   throws([] { Options().max_shard_bytes(0); }, Status::InvalidArgument, "bytes is 0");
+  throws([] { Options().lock(static_cast<libckpt::Lock>(3)); }, Status::InvalidArgument, "kind");
   throws([] { Options().backpressure(static_cast<libckpt::Backpressure>(2)); }, Status::InvalidArgument, "backpressure");
   throws([] { Options().backend(static_cast<libckpt::Backend>(3)); }, Status::InvalidArgument, "backend is 3");
   throws([] { Options().staging_allocator(nullptr, [](void*, std::size_t, void*) {}); }, Status::InvalidArgument,

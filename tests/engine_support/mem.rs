@@ -345,7 +345,8 @@ impl Storage for Mem {
     }
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
-        self.call("real_path").map(|_| path.to_owned())
+        let s = self.call("real_path")?;
+        if s.names.contains_key(path) { Ok(path.to_owned()) } else { Err(errno(libc::ENOENT)) }
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
@@ -450,6 +451,10 @@ impl Handle for MemHandle {
         *mine = *mine || !s.inodes[self.1].locked;
         s.inodes[self.1].locked = true;
         Ok(*mine)
+    }
+
+    fn inode(&self) -> io::Result<(u64, u64)> {
+        Ok(self.0.call("inode")?.id(self.1).inode)
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
