@@ -105,7 +105,8 @@ fn every_instant_has_the_newest_and_the_best() {
 fn a_best_that_a_failed_save_has_replaced_counts_no_more() {
     for mode in [Async::Off, Async::Copy] {
         let mut run = Run::new(mode, |options| options.policy.keep_last = 1);
-        (run.save(1, 0.1).unwrap(), run.save(2, 0.5).unwrap());
+        run.save(1, 0.1).unwrap();
+        run.save(2, 0.5).unwrap();
         // The last call of a save that matters: the directory cannot be synced, so that the save has failed and stands.
         run.mem.0.lock().unwrap().broken = Some(("sync_dir", libc::EIO));
         let before = run.mem.file("/d/1.weights.h5");

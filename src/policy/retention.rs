@@ -280,7 +280,8 @@ mod tests {
             let needed = [before.newest(), before.best()].map(|r| r.map(|r| r.counter));
             let mut expected: Vec<u64> = goes.into_iter().filter(|c| !needed.contains(&Some(*c))).collect();
             let mut sorted = would.clone();
-            (expected.sort_unstable(), sorted.sort_unstable());
+            expected.sort_unstable();
+            sorted.sort_unstable();
             assert_eq!(sorted, expected);
             would
         };
