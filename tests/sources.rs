@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ckpt::error::{Error, Status};
+use ckpt::layout::guard::MARK;
 use ckpt::policy;
 use ckpt::reader::Reader;
 use ckpt::session::{Loading, Model, Options, Session};
@@ -93,7 +94,8 @@ fn save(model: &Model, path: &Path) -> Result<(), Error> {
     session.save(model)
 }
 
-/// All files of a directory; the names of shards without their generation, which no two saves share.
+/// All files of a directory; the names of shards without their generation, which no two saves share, and the index
+/// without its guard, which is over those names.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();
@@ -108,7 +110,11 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let read = |path: PathBuf| {
         let bytes = fs::read(&path).unwrap();
         let bytes = match path.extension().is_some_and(|e| e == "json") {
-            true => plain(&String::from_utf8(bytes).unwrap()).into_bytes(),
+            true => {
+                let text = plain(&String::from_utf8(bytes).unwrap());
+                let (before, guard) = text.split_once(MARK).unwrap();
+                [before, guard.split_once('"').unwrap().1].concat().into_bytes()
+            }
             false => bytes,
         };
         (plain(path.file_name().unwrap().to_str().unwrap()), bytes)
