@@ -9,9 +9,10 @@ fn header_is_not_stale() {
     let config = cbindgen::Config::from_file(ffi.join("cbindgen.toml")).expect("src/ffi/cbindgen.toml");
     let mut builder = cbindgen::Builder::new().with_config(config);
     // From simple to advanced, as the header is to be read.
-    for noun in
-        ["status", "options", "saving", "session", "model", "source", "reader", "load", "resume", "convert"]
-    {
+    for noun in [
+        "status", "options", "when", "saving", "session", "model", "source", "reader", "load", "resume",
+        "convert",
+    ] {
         builder = builder.with_src(ffi.join(noun).with_extension("rs"));
     }
     let mut fresh = Vec::new();

@@ -20,6 +20,7 @@ mod saving;
 mod session;
 mod source;
 mod status;
+mod when;
 
 pub use convert::*;
 pub use load::*;
@@ -31,3 +32,4 @@ pub use saving::*;
 pub use session::*;
 pub use source::*;
 pub use status::*;
+pub use when::*;

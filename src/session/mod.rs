@@ -7,6 +7,7 @@
 //! - `background`: the thread that makes saves behind their calls.
 //! - `shared`: what the threads in a session share, and what becomes of a save that has ended.
 //! - `log`, `callbacks`: the caller's functions, one at a time.
+//! - `signals`: what asks for a save from outside.
 //! - `process`: forks, and the end of the process.
 //! - `state`: the training state in a checkpoint; `data`: the trainer's own.
 //! - `resume`: the way back into a training; `surroundings`: what a session finds where its files go.
@@ -29,6 +30,7 @@ mod resume;
 mod run;
 mod save;
 mod shared;
+mod signals;
 mod state;
 mod surroundings;
 mod work;
@@ -43,4 +45,5 @@ pub use options::{Async, Backpressure, Options, Stats};
 pub use renames::{Rename, Renames};
 pub use resume::Resumed;
 pub use run::Session;
+pub use signals::check as check_signal;
 pub use state::save_counter;

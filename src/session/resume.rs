@@ -39,13 +39,17 @@ impl Shared {
     }
 
     fn resume_from(&self, model: &mut Model, lines: &mut Vec<Line>) -> Result<Resumed> {
-        let template = self.lock().policy.template().clone();
-        let mut found = checkpoints(&template);
+        let (template, last) = {
+            let core = self.lock();
+            (core.policy.template().clone(), core.policy.options().save_last.clone())
+        };
+        let mut found = checkpoints(&template, last.as_deref());
+        found.retain(|file| !file.is_aside());
         // Newest by the counter. Of files without one (Keras' own) there is only the time to tell; one that cannot be read
         // may be the newest.
         found.sort_by(|a, b| {
             let key = |f: &Found| (f.training.is_err(), f.save(), f.modified);
-            key(b).cmp(&key(a)).then_with(|| b.path.cmp(&a.path))
+            key(b).cmp(&key(a)).then(a.is_last.cmp(&b.is_last)).then_with(|| b.path.cmp(&a.path))
         });
         let mut skipped = None;
         for (at, file) in found.iter().enumerate() {
@@ -87,6 +91,7 @@ impl Shared {
         let adopted = self.standing_of(&training, standing, &monitor, lines);
         let mut core = self.lock();
         if training.event.is_some() {
+            self.look(&mut core);
             core.policy.restore(&training.state(&monitor));
         }
         if let Some(other) = training.monitor.as_ref().filter(|other| **other != monitor) {
@@ -123,7 +128,9 @@ impl Shared {
     ) -> Vec<(Record, Saved)> {
         let Some(run) = &training.run else { return Vec::new() };
         let of_run = |file: &Found| match &file.training {
-            Ok(Some(other)) if other.run.as_ref() == Some(run) && other.save > 0 => Some(other.clone()),
+            Ok(Some(other)) if other.run.as_ref() == Some(run) && other.save > 0 && !file.is_last => {
+                Some(other.clone())
+            }
             _ => None,
         };
         let mut standing: HashMap<u64, (Record, Saved)> = HashMap::new();

@@ -50,7 +50,9 @@ impl Shared {
             Ok(work) if self.mode.is_on() => self.hand_over(accepted, work),
             Ok(work) => self.make(accepted.with(work)),
         };
-        flight.set_stall_secs(begin.elapsed().as_secs_f64());
+        let stall = begin.elapsed().as_secs_f64();
+        flight.set_stall_secs(stall);
+        self.lock().policy.stalled(stall, result.is_ok());
         drop(saving);
         self.say(lines);
         result

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::engine::storage::FileId;
 use crate::engine::{self, Arena, Spares, Storage, WriteOptions, WriteStats, Written};
 use crate::error::{Error, Result, Status};
-use crate::policy::{Level, Policy, Record, Retention, Ticket};
+use crate::policy::{Level, Now, Place, Policy, Record, Retention, Ticket};
 
 use super::callbacks::{self, Meter, Saving};
 use super::data::Data;
@@ -18,6 +19,7 @@ use super::log::Log;
 use super::model::Kind;
 use super::options::{Async, Backpressure, Options, Stats};
 use super::process::Home;
+use super::signals::Signals;
 use super::state::{self, Known, TrainingState};
 
 /// Bytes of staging memory, where none was asked for, of a session that copies nothing: for tensors that are not in host
@@ -34,6 +36,10 @@ pub(super) struct Shared {
     pub log: Log,
     pub meter: Meter,
     pub home: Home,
+    pub restore_best: bool,
+    /// When the session began.
+    began: Instant,
+    pub signals: Signals,
     /// Staging memory.
     pub arena: Arc<Arena>,
     /// Files that are not kept, for the next save to write anew.
@@ -122,8 +128,16 @@ pub(super) type Line = (Level, String);
 
 impl Shared {
     /// A session that has made no save, of a template of which there have been `saves`.
-    pub fn new(options: Options, kind: Kind, policy: Policy, log: Log, saves: u64) -> Shared {
+    pub fn new(
+        options: Options,
+        kind: Kind,
+        policy: Policy,
+        log: Log,
+        saves: u64,
+        signals: Signals,
+    ) -> Shared {
         let Options {
+            restore_best,
             threads,
             durable,
             backend,
@@ -164,6 +178,9 @@ impl Shared {
             log,
             meter,
             home: Home::default(),
+            restore_best,
+            began: Instant::now(),
+            signals,
             arena,
             spares: Spares::new(storage.clone(), recycle),
             storage,
@@ -175,6 +192,15 @@ impl Shared {
     /// The lock. A panic elsewhere was caught and reported there.
     pub fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks around before an event, where that can make a save due.
+    pub fn look(&self, core: &mut Core) {
+        if core.policy.is_paced() {
+            let secs = self.began.elapsed().as_secs_f64();
+            let saving = !core.open.is_empty();
+            core.policy.look(Now { secs, saving, signals: self.signals.count() });
+        }
     }
 
     /// Waits for as long as `condition` holds.
@@ -254,6 +280,11 @@ impl Shared {
         };
         core.stats = Some((took, flight.clone()));
         let due = ticket.due();
+        if due.place != Place::Own {
+            // None of those that retention knows.
+            core.policy.confirm(ticket);
+            return (Ok(()), Vec::new());
+        }
         let record = Record {
             path: stats.file.path.to_string_lossy().into_owned(),
             counter,

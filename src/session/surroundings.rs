@@ -1,6 +1,6 @@
 //! What a session finds where its files go: leftovers of saves that were cut off, and checkpoints.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -16,6 +16,8 @@ use super::state::Training;
 pub(super) struct Found {
     /// As the template has it.
     pub path: String,
+    /// Whether it has the stable name of the newest save, which is none of the template's.
+    pub is_last: bool,
     /// Seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
     /// What it says of the training; `None` if it says nothing, as Keras' own files.
@@ -27,12 +29,29 @@ impl Found {
     pub fn save(&self) -> u64 {
         self.training.as_ref().ok().and_then(Option::as_ref).map_or(0, |training| training.save)
     }
+
+    fn look(path: String, what: &Metadata) -> Found {
+        let training = reader::training_state(Path::new(&path));
+        let training = training.map(|json| json.and_then(|json| Training::parse(&json)));
+        Found { path, is_last: false, modified: (what.mtime(), what.mtime_nsec()), training }
+    }
+
+    /// Whether it is no checkpoint to go on from.
+    pub fn is_aside(&self) -> bool {
+        matches!(&self.training, Ok(Some(training)) if training.aside)
+    }
 }
 
-/// The files that a template could have written.
-pub(super) fn checkpoints(template: &Template) -> Vec<Found> {
+/// The files that a template could have written, and the newest under its stable name.
+pub(super) fn checkpoints(template: &Template, last: Option<&str>) -> Vec<Found> {
     let mut visit = Visit { template, sweep: None, found: Vec::new(), open: Vec::new() };
     visit.begin();
+    if let Some(last) = last
+        && let Ok(what) = fs::metadata(last)
+        && what.is_file()
+    {
+        visit.found.push(Found { is_last: true, ..Found::look(last.to_owned(), &what) });
+    }
     visit.found
 }
 
@@ -84,9 +103,7 @@ impl Visit<'_> {
                     self.directory(&below, depth - 1);
                 }
             } else if what.is_file() && is_file {
-                let training = reader::training_state(Path::new(&path));
-                let training = training.map(|json| json.and_then(|json| Training::parse(&json)));
-                self.found.push(Found { path, modified: (what.mtime(), what.mtime_nsec()), training });
+                self.found.push(Found::look(path, &what));
             }
         }
         self.open.pop();
