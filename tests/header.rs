@@ -10,7 +10,17 @@ fn header_is_not_stale() {
     let mut builder = cbindgen::Builder::new().with_config(config);
     // From simple to advanced, as the header is to be read.
     for noun in [
-        "status", "options", "when", "saving", "session", "model", "source", "reader", "load", "resume",
+        "status",
+        "options",
+        "when",
+        "retention",
+        "saving",
+        "session",
+        "model",
+        "source",
+        "reader",
+        "load",
+        "resume",
         "convert",
     ] {
         builder = builder.with_src(ffi.join(noun).with_extension("rs"));

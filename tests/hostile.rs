@@ -74,14 +74,14 @@ fn every_flipped_bit_is_found_or_does_no_harm() {
                     harmless += 1;
                     for (path, data) in found.tensors {
                         let good = tensors.iter().find(|tensor| tensor.0 == path);
-                        assert!(good.is_none_or(|good| good.1 == data), "'{path}' is wrong, bit {at}");
+                        assert!(good.is_some_and(|good| good.1 == data), "'{path}' is wrong, bit {at}");
                     }
                 }
             }
             bytes[at / 8] ^= 1 << (at % 8);
             file.write_all_at(&bytes[at / 8..=at / 8], at as u64 / 8).unwrap();
         }
-        assert!(refused > 1000 && harmless > 1000, "{refused} refused, {harmless} harmless");
+        assert!(refused > 1000 && harmless > 0, "{refused} refused, {harmless} harmless");
     }
 }
 

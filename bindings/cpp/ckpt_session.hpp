@@ -105,6 +105,9 @@ class Options {
   /// Whether files that are no longer kept are written anew; by default where space is ample.
   Options& recycle(bool on = true) & { return set(ckpt_options_set_recycle, on); }
   Options&& recycle(bool on = true) && { return std::move(recycle(on)); }
+  /// What becomes of a session whose file path another process uses.
+  Options& lock(Lock kind) & { return set(ckpt_options_set_lock, static_cast<ckpt_lock>(kind)); }
+  Options&& lock(Lock kind) && { return std::move(lock(kind)); }
   /// Keep the last n saves; 0: this rule is off.
   Options& keep_last(std::uint64_t n) & { return set(ckpt_options_set_keep_last, n); }
   Options&& keep_last(std::uint64_t n) && { return std::move(keep_last(n)); }
@@ -114,6 +117,12 @@ class Options {
   /// Keep the saves of every n-th epoch; 0: this rule is off.
   Options& keep_every(std::uint64_t epochs) & { return set(ckpt_options_set_keep_every, epochs); }
   Options&& keep_every(std::uint64_t epochs) && { return std::move(keep_every(epochs)); }
+  /// Keep the first save, and each that was begun so many seconds after the last that this rule keeps; 0: it is off.
+  Options& keep_every_secs(double secs) & { return set(ckpt_options_set_keep_every_secs, secs); }
+  Options&& keep_every_secs(double secs) && { return std::move(keep_every_secs(secs)); }
+  /// A stable name for the newest save: a hard link to its file, or a copy where there are no such links.
+  Options& save_last(CString path) & { return set(ckpt_options_set_save_last, path.c_str()); }
+  Options&& save_last(CString path) && { return std::move(save_last(path)); }
   /// Who receives the log lines; it lives as long as these options and every session made from them. An empty function
   /// takes it away.
   Options& log(LogFunction function) & {

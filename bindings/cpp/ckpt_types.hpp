@@ -56,6 +56,9 @@ enum class OnNan { Skip = CKPT_ON_NAN_SKIP, Aside = CKPT_ON_NAN_ASIDE, Keras = C
 /// How bytes reach the disk: ckpt_backend.
 enum class Backend { Auto = CKPT_BACKEND_AUTO, Buffered = CKPT_BACKEND_BUFFERED, Direct = CKPT_BACKEND_DIRECT };
 
+/// What becomes of a session whose file path another process uses: ckpt_lock.
+enum class Lock { Fail = CKPT_LOCK_FAIL, Wait = CKPT_LOCK_WAIT, Off = CKPT_LOCK_OFF };
+
 /// How much a log line matters: ckpt_log_level.
 enum class LogLevel { Error = CKPT_LOG_ERROR, Warn = CKPT_LOG_WARN, Info = CKPT_LOG_INFO, Debug = CKPT_LOG_DEBUG };
 

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result, Status};
 
@@ -20,7 +20,7 @@ pub(super) const BLOCK: usize = TILE as usize;
 const TOGETHER: usize = 16;
 
 /// How long to wait for a block before asking again whether the save goes on.
-const PATIENCE: Duration = Duration::from_millis(20);
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Where staging memory comes from: pinned memory, for example.
 pub trait Allocator: Send + Sync {
@@ -41,6 +41,8 @@ pub struct Arena {
     allocator: Option<Arc<dyn Allocator>>,
     state: Mutex<State>,
     freed: Condvar,
+    /// Whose turn it is to call the allocator.
+    turn: Mutex<()>,
 }
 
 struct State {
@@ -74,7 +76,7 @@ impl Arena {
     /// Memory of at most `limit` bytes, two blocks at least; 0: what [`Arena::reserve`] asks for.
     pub fn new(limit: u64, allocator: Option<Arc<dyn Allocator>>) -> Arc<Arena> {
         let state = State { limit: blocks(limit), fixed: limit > 0, chunks: vec![], made: 0, free: vec![] };
-        Arc::new(Arena { allocator, state: Mutex::new(state), freed: Condvar::new() })
+        Arc::new(Arena { allocator, state: Mutex::new(state), freed: Condvar::new(), turn: Mutex::new(()) })
     }
 
     /// Raises the limit to what `bytes` need, unless the user has set one.
@@ -127,12 +129,20 @@ impl Arena {
         }
     }
 
-    /// Makes some more blocks.
-    fn grow(&self, state: &mut State) -> Result<()> {
+    /// Makes some more blocks. Whatever the allocator does, blocks can come back meanwhile.
+    fn grow(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let count = TOGETHER.min(state.limit - state.made);
         let bytes = count * BLOCK;
         let memory = match &self.allocator {
-            Some(allocator) => allocator.alloc(bytes, BLOCK),
+            Some(allocator) => {
+                state.made += count;
+                let memory = MutexGuard::unlocked(state, || {
+                    let _turn = self.turn.lock();
+                    allocator.alloc(bytes, BLOCK)
+                });
+                state.made -= count;
+                memory
+            }
             None => pages::map(bytes, BLOCK),
         };
         let memory =

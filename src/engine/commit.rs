@@ -17,6 +17,7 @@ use super::buffer::Buffer;
 use super::destination::{MadeDirs, destination, parent};
 use super::files::{self, NewFile, Placed};
 use super::remove::remove_superseded;
+use super::space::Space;
 use super::spare::Spares;
 use super::stage::{Feed, stage};
 use super::storage::{FileId, Storage, retry};
@@ -129,6 +130,8 @@ impl Save<'_> {
     /// - The companions of a layout are written beside the file, under names that are new, and have them before the
     ///   file has its own. After that, those that the save has superseded are removed, as far as no living save holds
     ///   them.
+    /// - Where there is no room for it, spares are given up, and what [`Watch::give_up`] has, before a byte is read; or
+    ///   nothing, where all of that would not be enough.
     /// - [`Watch::released`] is called once, whatever becomes of the save.
     pub fn run(self) -> Result<WriteStats> {
         let Save { storage, path, layout, stamp, tensors, options, watch, arena, spares } = self;
@@ -140,6 +143,9 @@ impl Save<'_> {
         let (path, old) = destination(storage, path)?;
         let dir = parent(&path);
         files::name(storage, &path, layout, stamp)?;
+        let mut space =
+            Space { storage, path: &path, bytes: layout.total_size(), spares, watch, helps: None };
+        space.find()?;
 
         // Dropped in reverse order: the files go before the directory they are in.
         let mut made = MadeDirs::new(storage);
@@ -150,10 +156,11 @@ impl Save<'_> {
             }
             Ok::<_, Error>((file, companions))
         };
-        let full = |e: &Error| e.status() == Status::NoSpace || matches!(e.os(), libc::EMFILE | libc::ENFILE);
-        let (mut file, mut companions) = match create() {
-            Err(e) if full(&e) && spares.is_some_and(Spares::release) => create()?,
-            files => files?,
+        let (mut file, mut companions) = loop {
+            match create() {
+                Err(e) if space.make_more(&e) => {}
+                files => break files?,
+            }
         };
         let all = || companions.iter().chain([&file]);
         let bytes = all().map(|file| file.layout(layout).size()).sum();
@@ -219,6 +226,7 @@ impl Save<'_> {
         if let Some(spares) = spares {
             spares.saved(&file, bytes);
         }
+        watch.committed(&file);
         if let Some(outgoing) = outgoing {
             outgoing.keep(options.durable);
         }

@@ -6,21 +6,25 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, Status};
 
-use super::host::free_space;
+use super::space::{device, free_in, no_room};
+use super::spare::Spares;
 use super::storage::{Info, Kind, Storage, retry};
 use super::temp::TempFile;
 
 /// Links to follow before they count as a circle, as Linux does.
 const MAX_LINKS: u32 = 40;
 
-/// Finds out whether a file of `bytes` can be made in `dir`, and makes the directory, durably, if it is missing.
-pub fn probe(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<()> {
+/// Finds out whether a file of `bytes` can be made in `dir`, where the spares are as good as free, and makes the directory,
+/// durably, if it is missing.
+pub fn probe(storage: &dyn Storage, dir: &Path, bytes: u64, spares: &Spares) -> Result<()> {
     let mut made = MadeDirs::new(storage);
     drop(create(storage, dir, &mut made, None)?);
-    if let Some(free) = free_space(dir).filter(|&free| free < bytes) {
-        let cause = io::Error::from_raw_os_error(libc::ENOSPC);
-        let error = Error::io("save in", dir, &cause);
-        return Err(error.context(format!("a checkpoint has {bytes} bytes, but {free} are free")));
+    if let Some((dir, free)) = free_in(storage, dir).filter(|(_, free)| *free < bytes) {
+        let there = free.saturating_add(spares.bytes_on(device(storage, &dir)));
+        if there < bytes {
+            let cause = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(Error::io("save in", &dir, &cause).context(no_room(bytes, there, 0)));
+        }
     }
     made.sync()?;
     made.keep();

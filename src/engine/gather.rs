@@ -8,6 +8,7 @@ use crate::error::Result;
 use super::buffer::Buffer;
 use super::sums::Sums;
 use super::tiles::{Part, Piece, Tiles};
+use super::watch::cancelled;
 
 /// Bytes that are summed and then moved: what stays in a core's nearest cache.
 const CHUNK: usize = 16 << 10;
@@ -28,6 +29,9 @@ pub(super) enum Next {
     Memory,
 }
 
+/// Asked before a source is: whether the save is to end. What is in memory takes no time that would matter.
+pub(super) type Stop<'a> = &'a dyn Fn() -> bool;
+
 /// Gathers a piece of the body into `dst`, which is as long.
 pub(super) fn body(
     tiles: &Tiles,
@@ -35,7 +39,7 @@ pub(super) fn body(
     buffers: &[Buffer],
     sums: &Sums,
     dst: &mut [u8],
-    next: Next,
+    (next, stop): (Next, Stop<'_>),
 ) -> Result<()> {
     let place = |at: u64| (at - piece.range.start) as usize;
     let mut done = 0;
@@ -46,6 +50,7 @@ pub(super) fn body(
         let (buffer, room) = (&buffers[part.tensor], &mut dst[begin..done]);
         let crc = match buffer.bytes() {
             Some(bytes) => summed(&bytes[part.offset as usize..][..part.len], room, next),
+            None if buffer.is_source() && stop() => return Err(cancelled()),
             None => {
                 buffer.pack(part.offset, room)?;
                 crc32fast::hash(room)
@@ -58,8 +63,17 @@ pub(super) fn body(
 }
 
 /// Gathers the tensors' bytes in an edge.
-pub(super) fn edge(tiles: &Tiles, piece: &Piece, buffers: &[Buffer], sums: &Sums) -> Result<Vec<Held>> {
+pub(super) fn edge(
+    tiles: &Tiles,
+    piece: &Piece,
+    buffers: &[Buffer],
+    sums: &Sums,
+    stop: Stop<'_>,
+) -> Result<Vec<Held>> {
     let hold = |part: Part| {
+        if buffers[part.tensor].is_source() && stop() {
+            return Err(cancelled());
+        }
         let mut bytes = vec![0; part.len];
         buffers[part.tensor].pack(part.offset, &mut bytes)?;
         sums.add(&part, crc32fast::hash(&bytes));

@@ -1,6 +1,7 @@
 //! What only the operating system knows: the local time, the free space.
 
 use std::ffi::CString;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -21,19 +22,25 @@ pub fn local_date() -> [u16; 6] {
     fields.map(|n| u16::try_from(n).unwrap_or(0))
 }
 
-/// Bytes that this user can still write to the file system of `dir`; `None` where it does not say.
-pub fn free_space(dir: &Path) -> Option<u64> {
-    let dir = CString::new(dir.as_os_str().as_bytes()).ok()?;
+/// Bytes that this user can still write to the file system of `dir`, as far as that is known: quotas are not counted.
+/// `None` where it does not say.
+pub fn free_space(dir: &Path) -> io::Result<Option<u64>> {
+    let dir = CString::new(dir.as_os_str().as_bytes())?;
     let mut fs = MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: the path is a string, and `fs` a live value that the call fills where it succeeds.
     let fs = unsafe {
         if libc::statvfs(dir.as_ptr(), fs.as_mut_ptr()) != 0 {
-            return None;
+            return Err(io::Error::last_os_error());
         }
         fs.assume_init()
     };
+    // SAFETY: no arguments, and it cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    // What is reserved is root's to use. A file system that has no size (of memory without a limit, of a user's program)
+    // says 0 of everything.
+    let blocks = if is_root { fs.f_bfree } else { fs.f_bavail };
     #[allow(clippy::unnecessary_cast, reason = "these types differ from system to system")]
-    (fs.f_bavail as u64).checked_mul(fs.f_frsize as u64)
+    Ok(if fs.f_blocks == 0 { None } else { (blocks as u64).checked_mul(fs.f_frsize as u64) })
 }
 
 /// The room on the file system of `dir`.

@@ -17,17 +17,25 @@
 //! - `files`: the files of one save while they have no names of their own.
 //! - `needed`: which of a checkpoint's files another one needs.
 //! - [`commit`]: temporary files, sync, rename, sync of the directory.
+//! - [`alias`]: another name of a checkpoint.
 //! - [`remove`]: the end of checkpoints.
+//! - `space`: room for a save, and what can be given up for it.
 //! - [`spare`]: files that are not kept, for the next save to write anew.
 //! - `lease`: who else can see the bytes of a file.
+//! - [`claim`]: the lock file of a template; `holder`: whose it is, and whether that process lives.
+//! - `forks`: what a forked child must not have.
 
+pub mod alias;
 pub mod arena;
 pub mod backend;
 pub mod buffer;
+pub mod claim;
 pub mod commit;
 pub mod destination;
 mod files;
+mod forks;
 mod gather;
+mod holder;
 pub mod host;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod lease;
@@ -36,6 +44,7 @@ mod pages;
 pub mod queue;
 pub mod remove;
 mod sink;
+mod space;
 pub mod spare;
 pub mod stage;
 pub mod storage;
@@ -46,13 +55,17 @@ mod tiles;
 pub mod watch;
 mod write;
 
+pub use alias::alias;
 pub use arena::{Allocator, Arena};
 pub use backend::Backend;
 pub use buffer::{Buffer, SOURCE_BLOCK, Source};
+pub use claim::{Claim, Refusal};
 pub use commit::{Save, Tensors, WriteOptions, WriteStats, Written, save};
 pub use destination::{check, probe};
+pub use forks::{PerProcess, close_in_child};
+pub use holder::Holder;
 pub use host::local_date;
-pub use remove::{remove, remove_dir, stands};
+pub use remove::{frees, remove, remove_dir, stands};
 pub use spare::{Recycle, Spares};
 pub use stage::{Feed, Filler, stage};
 pub use storage::{Disk, Storage};

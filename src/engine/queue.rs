@@ -89,6 +89,8 @@ mod ring {
                 match self.ring.submit() {
                     Ok(_) => return Ok(()),
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    // Not now: it stays in the ring, and goes with the next or when somebody waits.
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => return Ok(()),
                     Err(e) => return Err(e),
                 }
             }

@@ -54,6 +54,25 @@ pub(super) fn discard(storage: &dyn Storage, file: &Written, spares: Option<&Spa
     removed.into_iter().collect::<Result<Vec<bool>>>().map(|_| true)
 }
 
+/// Bytes that [`remove`] would free, as far as can be told: files that have another name keep their bytes.
+pub fn frees(storage: &dyn Storage, file: &Written) -> u64 {
+    let size = |path: &Path, id: FileId| {
+        let stands = stands(storage, path, id).unwrap_or(false);
+        let links = || retry(|| storage.open(path)?.attributes()).map_or(1, |found| found.links);
+        if stands && links() == 1 { id.size } else { 0 }
+    };
+    let own = size(&file.path, file.id);
+    if own == 0 || file.companions.is_empty() {
+        return own;
+    }
+    let names: Vec<Cow<str>> = file.companions.iter().map(|(path, _)| file_name(path)).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let except = file_name(&file.path);
+    let Ok(needed) = needed(storage, parent(&file.path), &names, Some(&except)) else { return own };
+    let companions = file.companions.iter().zip(needed).filter(|(_, needed)| !needed);
+    own + companions.map(|((path, id), _)| size(path, *id)).sum::<u64>()
+}
+
 /// Whether it still is that file.
 pub fn stands(storage: &dyn Storage, path: &Path, id: FileId) -> io::Result<bool> {
     match retry(|| storage.info(path)) {
@@ -91,12 +110,22 @@ pub(super) fn remove_superseded(
     layout: &Layout,
     spares: Option<&Spares>,
 ) {
-    if layout.companions().is_empty() {
-        return;
+    if !layout.companions().is_empty() {
+        remove_companions(storage, path, id, spares, |names| layout.superseded(names));
     }
+}
+
+/// As [`remove_superseded`], where `superseded` picks them out of the names in the directory.
+pub(super) fn remove_companions(
+    storage: &dyn Storage,
+    path: &Path,
+    id: FileId,
+    spares: Option<&Spares>,
+    superseded: impl for<'n> Fn(&'n [String]) -> Vec<&'n str>,
+) {
     let names = retry(|| storage.list(parent(path))).unwrap_or_default();
     let names: Vec<String> = names.into_iter().filter_map(|name| OsString::into_string(name).ok()).collect();
-    for names in layout.superseded(&names).chunks(TOGETHER) {
+    for names in superseded(&names).chunks(TOGETHER) {
         let mut ended = Vec::new();
         for name in names {
             let companion = path.with_file_name(name);
@@ -127,6 +156,6 @@ pub(super) fn remove_superseded(
     }
 }
 
-fn file_name(path: &Path) -> Cow<'_, str> {
+pub(super) fn file_name(path: &Path) -> Cow<'_, str> {
     path.file_name().map_or(Cow::Borrowed(""), |name| name.to_string_lossy())
 }

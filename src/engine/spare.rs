@@ -3,7 +3,7 @@
 //! To write a file anew destroys what is in it, so it has to be nobody's but ours:
 //! - Only what a save has put in place, and still is that, is taken; it is moved away first, to the name of a temporary
 //!   file, and held by its lock as those are.
-//! - It has one name, nobody has it open or mapped, and it is what a new file here would be: owner, access control
+//! - It has one name, on the disk too, nobody has it open or mapped, and it is what a new file here would be: owner, access control
 //!   list, labels, and no permission less. That is looked at when it is taken and again when it is used: whoever was
 //!   about to open it by its old name has done so by then.
 //! - Its old name is gone from the disk before the first byte is written: a loss of power must not bring the name of a
@@ -72,6 +72,8 @@ struct State {
     bytes: u64,
     /// Files cannot change names here.
     no_exchange: bool,
+    /// A file that goes may have one more name on the disk.
+    distrusted: bool,
 }
 
 /// A file that nobody needs, under a temporary name, held by its lock.
@@ -235,6 +237,22 @@ impl Spares {
         any
     }
 
+    /// Whether what goes from now on may have a name on the disk that it seems not to have any more: then it is removed.
+    pub fn distrust(&self, on: bool) {
+        if self.is_ours() {
+            self.state.lock().distrusted = on;
+        }
+    }
+
+    /// Bytes of the spares on this device.
+    pub(super) fn bytes_on(&self, device: u64) -> u64 {
+        if !self.is_ours() {
+            return 0;
+        }
+        let state = self.state.lock();
+        state.spares.iter().filter(|spare| spare.id.inode.0 == device).map(|spare| spare.id.size).sum()
+    }
+
     /// Whether a file of `size` bytes at `path` is one to recycle.
     fn wants(&self, path: &Path, size: u64) -> bool {
         if self.recycle == Recycle::Off || !self.is_ours() {
@@ -261,9 +279,13 @@ impl Spares {
 
     /// Keeps a file that has been moved away, or removes it.
     fn keep(&self, spare: Spare) {
-        match self.is_nobody_elses(&spare) {
-            Ok(true) => self.state.lock().spares.push(spare),
-            _ => self.remove(&spare.path),
+        let alone = self.is_nobody_elses(&spare).unwrap_or(false);
+        let mut state = self.state.lock();
+        if alone && !state.distrusted {
+            state.spares.push(spare);
+        } else {
+            drop(state);
+            self.remove(&spare.path);
         }
     }
 

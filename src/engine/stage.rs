@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
 use crate::error::{Error, Result, Status};
 use crate::layout::Layout;
 
-use super::arena::{Arena, BLOCK, Block};
+use super::arena::{Arena, BLOCK, Block, PATIENCE};
 use super::buffer::Buffer;
 use super::gather::Next;
 use super::sink::{Sink, Target};
@@ -17,12 +17,18 @@ use super::tiles::{Piece, Role};
 use super::watch::{Failure, Watch, cancelled};
 use super::write::{self, Body, Job, Means, jobs, together};
 
+/// Blocks that pieces smaller than one may take in all beyond the bytes that they hold.
+const SPARE_BLOCKS: u64 = 8;
+
 /// Both ends of the way: the one that copies, and the one that goes with the save to the thread that writes.
 pub fn stage(arena: &Arc<Arena>, layout: &Layout, tensors: usize) -> (Filler, Feed) {
     let files = jobs(layout, tensors);
     let body = |file: &Job| file.pieces().iter().filter(|piece| piece.role == Role::Body).count();
     let left: Vec<usize> = files.iter().map(body).collect();
-    arena.reserve((left.iter().sum::<usize>() * BLOCK) as u64);
+    // A block for each piece, unless they are small: files of a page each are not to cost 2 MiB each.
+    let bytes: u64 = files.iter().flat_map(Job::pieces).map(|piece| piece.len() as u64).sum();
+    let blocks = (left.iter().sum::<usize>() as u64).min(bytes.div_ceil(BLOCK as u64) + SPARE_BLOCKS);
+    arena.reserve(blocks * BLOCK as u64);
     let (to, from) = channel();
     let dropped = Arc::new(AtomicBool::new(false));
     let filler = Filler { arena: arena.clone(), files, to, dropped: dropped.clone() };
@@ -66,11 +72,12 @@ impl Filler {
             while let Some(&(i, piece)) = pieces.get(next.fetch_add(1, Relaxed)) {
                 let file = &files[i];
                 if piece.role == Role::Edge {
-                    file.hold(piece, buffers)?;
+                    file.hold(piece, buffers, &stop)?;
                     continue;
                 }
                 let Some(mut block) = arena.take(&stop)? else { return Err(cancelled()) };
-                file.gather(piece, buffers, &mut block[..piece.len()], Next::Memory)?;
+                let block_of_piece = &mut block[..piece.len()];
+                file.gather(piece, buffers, block_of_piece, (Next::Memory, &stop))?;
                 if stop() {
                     return Err(cancelled());
                 }
@@ -93,7 +100,7 @@ impl Filler {
         let count = count.min(pieces.len());
         let senders = vec![to.clone(); count];
         let result = together(senders, "ckpt-copy", work);
-        if dropped.load(Relaxed) {
+        if dropped.load(Relaxed) && !watch.cancelled() {
             return Ok(());
         }
         result?;
@@ -135,7 +142,14 @@ impl Feed {
                         sink.reap().map_err(|e| (file, e.into()))?;
                         continue;
                     }
-                    None => self.from.recv().ok(),
+                    // The other end may be in a function of the caller's that never returns.
+                    None => match self.from.recv_timeout(PATIENCE) {
+                        Err(RecvTimeoutError::Timeout) => {
+                            means.meter.go_on().map_err(|e| (last, e))?;
+                            continue;
+                        }
+                        message => message.ok(),
+                    },
                 },
                 message => message.ok(),
             };

@@ -7,10 +7,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::host;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::lease;
 use super::queue::{self, Queue};
@@ -67,7 +68,8 @@ pub struct Attributes {
 
 /// The file system as a save sees it.
 ///
-/// What has a default here serves the recycling of files alone: a storage without it recycles none.
+/// What has a default here serves the recycling of files, their further names and the search for room alone: a storage
+/// without it does without them.
 pub trait Storage: Send + Sync {
     /// Makes a new file, open for reading and writing, with `mode` less the process' umask; fails if the name
     /// is there.
@@ -95,6 +97,29 @@ pub trait Storage: Send + Sync {
         let _ = (one, other);
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// Gives a file one more name, in the place of none; a link is not followed. An error of the kind `Unsupported`, or
+    /// one of those that file systems have for it: it cannot be had here.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Writes the bytes of one file to another one, which is empty.
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let to = self.reopen(to)?;
+        let (mut bytes, mut offset) = (vec![0; COPIED], 0);
+        loop {
+            match read_full(self, from, offset, &mut bytes)? {
+                0 => return Ok(()),
+                n => write_all(&*to, &mut [IoSlice::new(bytes.get(..n).unwrap_or_default())], offset)?,
+            }
+            offset += bytes.len() as u64;
+        }
+    }
+    /// Bytes that can still be written to the file system of a directory; `None` where that is not known.
+    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
+        let _ = dir;
+        Ok(None)
+    }
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a directory, open to all less the process' umask.
@@ -118,6 +143,14 @@ pub trait Handle: Send + Sync {
     /// Takes the file's advisory lock for this handle, without waiting; `false` if another has it. The lock
     /// goes with the handle. An error of the kind `Unsupported`: there are no locks here.
     fn try_lock(&self) -> io::Result<bool>;
+    /// Which file it is: device and inode. What cannot tell takes part in no lock of a template.
+    fn inode(&self) -> io::Result<(u64, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// The descriptor of a file of the system's, which a forked child has too.
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
     /// Sets the permission bits.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
     /// What the file is.
@@ -175,7 +208,12 @@ pub fn write_all(file: &dyn Handle, mut parts: &mut [IoSlice<'_>], mut offset: u
 
 /// Fills `buf` with bytes of a file from `offset` on, in as many calls as it takes; returns how many: fewer only where
 /// the file ends.
-pub fn read_full(storage: &dyn Storage, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+pub fn read_full<S: Storage + ?Sized>(
+    storage: &S,
+    path: &Path,
+    offset: u64,
+    buf: &mut [u8],
+) -> io::Result<usize> {
     let mut len = 0;
     while let Some(rest) = buf.get_mut(len..).filter(|rest| !rest.is_empty()) {
         match retry(|| storage.read(path, offset + len as u64, rest))? {
@@ -188,6 +226,9 @@ pub fn read_full(storage: &dyn Storage, path: &Path, offset: u64, buf: &mut [u8]
 
 /// The most parts of one write: `IOV_MAX` on Linux, macOS and the BSDs.
 const MAX_PARTS: usize = 1024;
+
+/// Bytes that are copied at once.
+const COPIED: usize = 1 << 20;
 
 /// The real file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -256,6 +297,23 @@ impl Storage for Disk {
         lease::exchange(one, other)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _streams = closed_streams();
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let mut from = fs::OpenOptions::new().read(true).custom_flags(flags).open(from)?;
+        let mut to = fs::OpenOptions::new().write(true).custom_flags(flags).open(to)?;
+        // Within the kernel, sharing the blocks, wherever it can.
+        io::copy(&mut from, &mut to).map(drop)
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
+        host::free_space(dir)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -302,6 +360,14 @@ impl Handle for fs::File {
         }
     }
 
+    fn inode(&self) -> io::Result<(u64, u64)> {
+        self.metadata().map(|m| (m.dev(), m.ino()))
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.as_raw_fd())
+    }
+
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.set_permissions(fs::Permissions::from_mode(mode))
     }
@@ -321,6 +387,10 @@ impl Handle for fs::File {
     fn preallocate(&self, size: u64) -> io::Result<()> {
         if self.metadata()?.len() > size {
             self.set_len(size)?;
+        }
+        if size > size_limit() {
+            // Asked for them, the system would send a signal that ends the process by default.
+            return Err(too_far());
         }
         match reserve(self, size) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
@@ -387,6 +457,16 @@ fn reserve(file: &fs::File, size: u64) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// The most bytes that this process may make a file have.
+fn size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live value, which the call fills where it succeeds.
+    match unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } {
+        0 if limit.rlim_cur != libc::RLIM_INFINITY => limit.rlim_cur,
+        _ => u64::MAX,
     }
 }
 

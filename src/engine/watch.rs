@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Status};
 
+use super::commit::Written;
+
 /// Follows a save. All of it may be called from any thread that the save runs on.
 pub trait Watch: Send + Sync {
     /// `done` of `total` bytes are written. From several threads at once, so that `done` may come out of order.
@@ -25,6 +27,24 @@ pub trait Watch: Send + Sync {
     /// The file has its name, which is `path` behind links, in place of what had it; whatever becomes of the save now.
     fn placed(&self, path: &Path) {
         let _ = path;
+    }
+
+    /// Bytes on this device that [`Watch::give_up`] can free, all in all: asked where the disk is full, before anything is
+    /// given up.
+    fn dispensable(&self, device: u64) -> u64 {
+        let _ = device;
+        0
+    }
+
+    /// Frees a part of them in favour of the save; how many bytes. `None`: there is nothing left to give up.
+    fn give_up(&self, device: u64) -> Option<u64> {
+        let _ = device;
+        None
+    }
+
+    /// The file has its name, as durably as was asked for; what it has replaced is not written anew before this returns.
+    fn committed(&self, file: &Written) {
+        let _ = file;
     }
 
     /// Something that the log should know: a fallback, a choice.

@@ -22,7 +22,7 @@ use crate::layout::{Layout, Source};
 use super::arena::{Arena, BLOCK};
 use super::backend::{self, Choice};
 use super::buffer::Buffer;
-use super::gather::{self, Held, Next};
+use super::gather::{self, Held, Next, Stop};
 use super::sink::{self, Early, Sink, Target};
 use super::storage::{Handle, retry, write_all};
 use super::sums::Sums;
@@ -133,13 +133,19 @@ impl Job {
     }
 
     /// Gathers a piece of the body into `dst`, which is as long.
-    pub fn gather(&self, piece: &Piece, buffers: &[Buffer], dst: &mut [u8], next: Next) -> Result<()> {
+    pub fn gather(
+        &self,
+        piece: &Piece,
+        buffers: &[Buffer],
+        dst: &mut [u8],
+        next: (Next, Stop<'_>),
+    ) -> Result<()> {
         gather::body(&self.tiles, piece, &buffers[self.tensors()], &self.sums, dst, next)
     }
 
     /// Keeps the tensors' bytes in an edge.
-    pub fn hold(&self, piece: &Piece, buffers: &[Buffer]) -> Result<()> {
-        let held = gather::edge(&self.tiles, piece, &buffers[self.tensors()], &self.sums)?;
+    pub fn hold(&self, piece: &Piece, buffers: &[Buffer], stop: Stop<'_>) -> Result<()> {
+        let held = gather::edge(&self.tiles, piece, &buffers[self.tensors()], &self.sums, stop)?;
         self.held.lock().extend(held);
         Ok(())
     }
@@ -219,7 +225,7 @@ impl<'a> Work<'a> {
             let piece = &self.job.pieces[i];
             match piece.role {
                 Role::Body => return Ok(Some(piece)),
-                Role::Edge => self.job.hold(piece, self.buffers)?,
+                Role::Edge => self.job.hold(piece, self.buffers, &|| false)?,
             }
         }
     }
@@ -271,7 +277,7 @@ impl<'a> Work<'a> {
                         None => _ = sink.reap()?,
                     }
                 };
-                self.job.gather(piece, self.buffers, &mut block[..piece.len()], Next::Device)?;
+                self.job.gather(piece, self.buffers, &mut block[..piece.len()], (Next::Device, &|| false))?;
                 sink.write(block, piece.len(), piece.range.start)?;
                 self.means.heed(&mut sink);
             }

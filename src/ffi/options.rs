@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use crate::engine::Recycle;
 use crate::error::Result;
 use crate::policy::Mode;
-use crate::session::{Level, Log, Options};
+use crate::session::{Level, Lock, Log, Options};
 
 use super::args::{self, free_handle, into_handle, invalid, some, string};
 use super::status::{ckpt_status, guard};
@@ -42,8 +42,21 @@ pub enum ckpt_log_level {
     CKPT_LOG_DEBUG = 3,
 }
 
+/// What becomes of a session whose file path another process uses.
+#[repr(C)]
+pub enum ckpt_lock {
+    /// ckpt_new() fails with CKPT_E_STATE.
+    CKPT_LOCK_FAIL = 0,
+    /// ckpt_new() waits for the end of the other session.
+    CKPT_LOCK_WAIT = 1,
+    /// Nobody is looked for: two sessions that save to the same paths undo each other's work.
+    CKPT_LOCK_OFF = 2,
+}
+
 /// A mode as a caller hands it in: any number.
 pub type ckpt_mode_arg = c_int;
+/// A lock as a caller hands it in: any number.
+pub type ckpt_lock_arg = c_int;
 /// Receives log lines: UTF-8 without a newline at either end, valid during the call. May be called from any thread
 /// that is in a call on the session, and from the one that makes its saves in the background; one line at a time, and not
 /// while a progress function of the same options is called. It may call into the library, but must not throw, longjmp or
@@ -273,37 +286,25 @@ pub extern "C" fn ckpt_options_set_recycle(options: Option<&mut ckpt_options>, o
     })
 }
 
-/// Keeps the last n saves; 0, the default, turns this rule off.
+/// Sets what becomes of a session whose file path another process uses; CKPT_LOCK_FAIL by default.
 ///
-/// With every keep_* rule off all files are kept. Else, after each save, a file stays if one of the rules keeps it;
-/// the newest and the best always stay, and files that this session did not write are never touched.
+/// While a session lives its process holds a lock file, ".ckpt-lock-<number>", in the directory that all paths of the
+/// template have in common. The template is the same where that directory is, whichever path leads to it, and the text
+/// that follows is. Sessions of one process may share a template. Where the directory is not there yet, the first save
+/// or ckpt_prepare() takes the lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which
+/// ckpt_cancel() ends. The lock file goes with the last session of the process; a process that was killed leaves the file,
+/// but not the lock, also where a child that it had forked lives on. A child that goes on with its parent's session needs
+/// no lock of its own while the parent has it.
+///
+/// Where the file cannot be made (a directory that is read-only, a file system without flock()) a line is logged
+/// (CKPT_LOG_WARN), and the session goes on without.
 #[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_keep_last(options: Option<&mut ckpt_options>, n: u64) -> ckpt_status {
-    set("ckpt_options_set_keep_last", options, |o| {
-        o.policy.keep_last = n;
-        Ok(())
-    })
-}
-
-/// Keeps the k best saves by the monitored metric (of equals, the older); 0, the default, turns this rule off.
-/// See ckpt_options_set_keep_last().
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_keep_best(options: Option<&mut ckpt_options>, k: u64) -> ckpt_status {
-    set("ckpt_options_set_keep_best", options, |o| {
-        o.policy.keep_best = k;
-        Ok(())
-    })
-}
-
-/// Keeps the saves of every n-th epoch, counted from 1; 0, the default, turns this rule off. See
-/// ckpt_options_set_keep_last().
-#[unsafe(no_mangle)]
-pub extern "C" fn ckpt_options_set_keep_every(
+pub extern "C" fn ckpt_options_set_lock(
     options: Option<&mut ckpt_options>,
-    epochs: u64,
+    kind: ckpt_lock_arg,
 ) -> ckpt_status {
-    set("ckpt_options_set_keep_every", options, |o| {
-        o.policy.keep_every = epochs;
+    set("ckpt_options_set_lock", options, |o| {
+        o.lock = args::choice(kind, &[Lock::Fail, Lock::Wait, Lock::Off], "kind")?;
         Ok(())
     })
 }

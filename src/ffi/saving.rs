@@ -113,7 +113,8 @@ pub extern "C" fn ckpt_options_set_backpressure(
 
 /// Sets the most bytes of staging memory that the saves of a session use; 0, the default, for what one checkpoint needs.
 /// It is made in blocks of 2 MiB, two at least, when they are first needed or by ckpt_prepare(), and kept until
-/// ckpt_free(). With less than a checkpoint, a copy (CKPT_ASYNC_COPY) goes on as fast as the disk takes it.
+/// ckpt_free(). With less than a checkpoint, a copy (CKPT_ASYNC_COPY) goes on as fast as the disk takes it. Not counted
+/// are 8 MiB for each thread that writes buffers past the page cache from where they are (CKPT_ASYNC_OFF and _BORROW).
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_options_set_staging_limit(
     options: Option<&mut ckpt_options>,

@@ -112,6 +112,9 @@ pub(super) unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
 /// What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
 /// removed.
 ///
+/// One process at a time uses a template: CKPT_E_STATE where another one does, with a message that says which, unless
+/// ckpt_options_set_lock() asks to wait, or not to care.
+///
 /// @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
 ///                         names; "batch" where batches can make saves due) and every metric of the logs:
 ///                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
@@ -147,7 +150,8 @@ pub unsafe extern "C" fn ckpt_new(
 /// Ends a session; NULL is fine. A save that was due and not made is forgotten.
 ///
 /// Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
-/// reported is logged (CKPT_LOG_ERROR). Not to be called from a log or progress function.
+/// reported is logged (CKPT_LOG_ERROR). With the last session of the process under this template its lock file goes. Not
+/// to be called from a log, progress or fetch function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_free(session: *mut ckpt) {
     // SAFETY: NULL or from ckpt_new, freed once, by the header's contract.
@@ -265,6 +269,7 @@ pub(super) fn keep(slot: &Mutex<Option<CString>>, text: String) -> Result<*const
 ///   (CKPT_LOG_ERROR). A ckpt_save() that tells of it has not made its own save, which is still due. Events never tell
 ///   of it.
 /// - The best is taken over now, and given back if the save fails.
+/// - A relative path leads from the directory that the process is in now.
 /// - The model may be changed or freed when this returns, with ckpt_model_set_data() too. Its buffers may change, move or
 ///   be freed with CKPT_ASYNC_COPY, not with CKPT_ASYNC_BORROW: see ckpt_wait_buffers().
 /// - CKPT_E_STATE from a log, progress or fetch function, since a save may have to wait for that to return.
@@ -366,8 +371,9 @@ pub unsafe extern "C" fn ckpt_load_best(session: *mut ckpt, model: Option<&mut c
 
 /// Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
 /// template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
-/// fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory
-/// made, so that the first save is as fast as every other. Not needed.
+/// fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free). The model's layout is
+/// computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
+/// needed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_prepare(session: *mut ckpt, model: Option<&ckpt_model>) -> ckpt_status {
     guard("ckpt_prepare", || {

@@ -5,6 +5,7 @@ mod assets;
 mod bytes;
 mod config;
 mod crc;
+pub mod guard;
 mod hdf5;
 mod json;
 mod keras;
@@ -23,7 +24,7 @@ pub use config::check_config;
 pub use keras::KERAS_VERSION;
 pub use schema::{Schema, data_key, data_path, is_own};
 pub use shards::{
-    Companion, HEAD, MAX_INDEX, MAX_SHARD_BYTES, MAX_SHARDS, may_be_index, mention, opened_for,
+    Companion, HEAD, MAX_INDEX, MAX_SHARD_BYTES, MAX_SHARDS, may_be_index, mention, opened_for, shards_beside,
 };
 pub use zip::MAX_DIRECTORY;
 

@@ -9,6 +9,7 @@
 //! Both are contiguous and stand in the metadata, before the tensors' data.
 
 use super::bytes::{Put, set_u64};
+use super::guard::Tail;
 use crate::error::{Error, Result, Status};
 use crate::tensor::{Dtype, TensorSpec, path_key};
 
@@ -40,6 +41,8 @@ pub(super) struct Slots {
     checksums_at: usize,
     /// For each tensor, and for the state at the end.
     checksums: Vec<Slot>,
+    /// What is behind them.
+    tail: Tail,
 }
 
 /// Where a checksum is, and what it would be if the CRC-32 of the data were 0. It is linear in that: the CRC is
@@ -93,7 +96,12 @@ impl Slots {
             out.put_u64(0);
             at
         });
-        Slots { state_at, state_capacity, checksums_at, checksums }
+        Slots { state_at, state_capacity, checksums_at, checksums, tail: Tail::default() }
+    }
+
+    /// The metadata are final but for the slots.
+    pub(super) fn set_tail(&mut self, metadata: &[u8]) {
+        self.tail = Tail::new(metadata, self.checksums_at + self.rows() * ROW);
     }
 
     pub(super) fn state_at(&self) -> usize {
@@ -127,6 +135,7 @@ impl Slots {
         for (slot, crc) in self.checksums.iter().zip(crcs.iter().copied().chain([state_crc])) {
             set_u64(metadata, slot.at, u64::from(slot.head ^ crc));
         }
+        self.tail.guard(metadata);
         Ok(())
     }
 }

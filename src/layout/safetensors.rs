@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::bytes::{Put, set_u64};
+use super::guard;
 use super::own::{self, STATE_PATH, Slot};
 use super::schema::Schema;
 use super::{Extent, Layout, METADATA, Options, Source, hdf5};
@@ -146,6 +147,9 @@ fn data(tensors: &[TensorSpec]) -> Result<Vec<Run>> {
 fn put_metadata(out: &mut Vec<u8>, schema: &Schema, options: &Options) -> Result<Slots> {
     put_string(out, METADATA_KEY);
     out.put(b":{");
+    let guard_at = out.len() + guard::MARK.len();
+    out.put(guard::blank().as_bytes());
+    out.put(b",");
     for (key, value) in options.metadata {
         check_key(key)?;
         put_entry(out, key, value);
@@ -157,7 +161,7 @@ fn put_metadata(out: &mut Vec<u8>, schema: &Schema, options: &Options) -> Result
     if !names.is_empty() {
         put_entry(out, NAMES, &json!(names).to_string());
     }
-    let slots = Slots::put(out, schema.tensors(), options.state_capacity);
+    let slots = Slots::put(out, schema.tensors(), options.state_capacity, guard_at);
     out.put(b"}");
     Ok(slots)
 }
@@ -195,6 +199,8 @@ pub(super) struct Slots {
     checksums: Vec<Slot>,
     /// Where the checksum of the state is.
     state_checksum_at: usize,
+    /// Where the digits of the guard are.
+    guard_at: usize,
 }
 
 /// The state is a string of JSON: its quotes, backslashes and line breaks have two bytes there. JSON has no other
@@ -203,7 +209,7 @@ const ESCAPED: usize = 2;
 
 impl Slots {
     /// Appends the entries [`CHECKSUMS`], the keys filled in, and [`STATE`].
-    fn put(out: &mut Vec<u8>, tensors: &[TensorSpec], state_capacity: usize) -> Slots {
+    fn put(out: &mut Vec<u8>, tensors: &[TensorSpec], state_capacity: usize, guard_at: usize) -> Slots {
         put_string(out, CHECKSUMS);
         out.put(b":\"");
         let state = state_spec(0);
@@ -220,7 +226,7 @@ impl Slots {
         let state_at = out.len();
         out.resize(state_at + ESCAPED * state_capacity, b' ');
         out.put(b"\"");
-        Slots { state_at, state_capacity, checksums, state_checksum_at }
+        Slots { state_at, state_capacity, checksums, state_checksum_at, guard_at }
     }
 
     pub(super) fn tensors(&self) -> usize {
@@ -250,6 +256,7 @@ impl Slots {
         let state = state.trim_ascii_end();
         let checksum = state_spec(state.len()).checksum(crc32fast::hash(state));
         set_checksum(header, self.state_checksum_at, checksum);
+        guard::guard_text(header, self.guard_at);
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use self::names::Names;
-pub use self::names::{may_be_index, mention, opened_for};
+pub use self::names::{may_be_index, mention, opened_for, shards_beside};
 use super::{Layout, Options, Schema, Stamp, hdf5};
 use crate::error::{Error, Result, Status};
 use crate::tensor::TensorSpec;

@@ -83,6 +83,7 @@ impl Policy {
         let integers: &[&str] = if has_batch { &["epoch", "batch"] } else { &["epoch"] };
         let template = Template::parse(filepath, integers)?;
         options.check_ending(filepath)?;
+        options.check_save_last(filepath)?;
         let named = match options.mode {
             Mode::Min => Some(Direction::Down),
             Mode::Max => Some(Direction::Up),

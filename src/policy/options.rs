@@ -38,6 +38,8 @@ pub struct Options {
     pub keep_best: u64,
     /// Keep the saves of epochs whose number, from 1, is a multiple of this; 0: this rule is off.
     pub keep_every: u64,
+    /// Keep the first save, and each that was made so many seconds after the last that this rule keeps; 0: it is off.
+    pub keep_every_secs: f64,
     /// The stable name of the newest save.
     pub save_last: Option<String>,
 }
@@ -77,6 +79,7 @@ impl Default for Options {
             keep_last: 0,
             keep_best: 0,
             keep_every: 0,
+            keep_every_secs: 0.0,
             save_last: None,
         }
     }
@@ -130,6 +133,8 @@ impl Options {
             format!("mtbf is {secs}: expected a number of seconds above 0")
         } else if let Some(part) = self.overhead_budget.filter(|&part| !(part > 0.0 && part <= 1.0)) {
             format!("overhead_budget is {part}: expected a fraction above 0, at most 1")
+        } else if !self.keep_every_secs.is_finite() || self.keep_every_secs < 0.0 {
+            format!("keep_every_secs is {}: expected seconds, 0 for none", self.keep_every_secs)
         } else {
             return Ok(());
         };
@@ -163,5 +168,21 @@ impl Options {
             ),
         };
         Err(Error::new(status, format!("filepath '{filepath}': {problem}")))
+    }
+
+    /// Refuses a stable name that another format than the file path's ends.
+    pub(super) fn check_save_last(&self, filepath: &str) -> Result<()> {
+        let Some(name) = &self.save_last else { return Ok(()) };
+        // The longer ones first: '.weights.h5' ends in '.h5'.
+        let ending = |path: &str| WEIGHTS.iter().chain(&MODEL).copied().find(|e| path.ends_with(e));
+        match ending(filepath) {
+            Some(expected) if ending(name) != Some(expected) => Err(Error::new(
+                Status::InvalidArgument,
+                format!(
+                    "save_last '{name}' is to be a file as those of '{filepath}': end it in '{expected}'"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }

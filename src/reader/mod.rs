@@ -20,6 +20,7 @@ mod content;
 mod floats;
 
 mod former;
+mod guard;
 mod hdf5;
 mod index;
 mod json;
@@ -167,17 +168,23 @@ impl Reader {
         load::load(self, targets, threads, false).map_err(|e| named(&self.source, e))
     }
 
-    /// Checks all bytes that have a checksum against it: every tensor's, the state's, and every member's of an
-    /// archive. Tensors without a checksum are skipped.
+    /// Checks all bytes that have a checksum against it: every tensor's, the state's, those of the metadata, and every
+    /// member's of an archive. Tensors without a checksum are skipped, and metadata that another program has changed.
     ///
     /// # Errors
-    /// `Format` names the first tensor that is wrong.
+    /// `Format` names the first tensor that is wrong, or the place.
     pub fn verify(&self) -> Result<()> {
         let covered = self.content.covered();
         let discards: Vec<_> = covered.map(|(i, spec)| (i, Discard(spec.nbytes()))).collect();
         let targets: Vec<_> = discards.iter().map(|(i, discard)| (*i, discard as &dyn Target)).collect();
         self.load(&targets, 0)?;
         self.state()?;
+        for file in &self.content.files {
+            guard::check(&file.source).map_err(|e| named(&file.source, e))?;
+        }
+        if self.content.files.iter().all(|file| file.source.path() != self.source.path()) {
+            guard::check_index(&self.source).map_err(|e| named(&self.source, e))?;
+        }
         match &self.content.archive {
             Some(archive) => archive.verify().map_err(|e| named(&self.source, e)),
             None => Ok(()),
@@ -301,6 +308,14 @@ fn read(source: &Source, opening: &Opening) -> Result<Content> {
         return safetensors::read(source, opening);
     }
     if let Some(origin) = hdf5::find(source)? {
+        let magic = u32::from_le_bytes(zip::MAGIC);
+        if origin > 0
+            && head.first_chunk().is_some_and(|four| (u32::from_le_bytes(*four) ^ magic).is_power_of_two())
+        {
+            return Err(damaged(
+                "one of its first bytes is not that of the .keras archive that it seems to be",
+            ));
+        }
         return weights::read(source, origin, opening);
     }
     let start = source.read_vec(0, source.len().min(MAX_START))?;

@@ -50,6 +50,12 @@ pub(super) fn likeness(head: [u8; HEAD], len: u64) -> Likeness {
     }
 }
 
+/// Where the header ends of a file that begins like this.
+pub(super) fn header_end(head: [u8; HEAD]) -> u64 {
+    let [length @ .., _] = head;
+    u64::from_le_bytes(length).saturating_add(PREFIX)
+}
+
 /// Reads a file.
 pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
     // What is under a name of our own is no tensor here.

@@ -10,6 +10,7 @@ use super::json::{self, Object, Text, quoted};
 use super::source::{Source, damaged};
 use super::{Opening, former, weights};
 use crate::error::Result;
+use crate::layout::guard::KEY;
 use crate::layout::is_own;
 use crate::layout::own::OWN_GROUP;
 use crate::tensor::TensorSpec;
@@ -121,7 +122,7 @@ impl Metadata {
         let own = object.get(OWN_GROUP).map(state).transpose();
         let own = own.map_err(|e| e.context(format_args!("the training state, \"{OWN_GROUP}\"")));
         let mut rest = String::new();
-        for (key, value) in object.into_entries().filter(|(key, _)| key != OWN_GROUP) {
+        for (key, value) in object.into_entries().filter(|(key, _)| key != OWN_GROUP && key != KEY) {
             rest.push(if rest.is_empty() { '{' } else { ',' });
             rest.extend([&json::string(&key), ":", value]);
         }

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use crate::error::{Error, Result};
 use crate::policy::Level;
 
-use super::callbacks;
+use super::callbacks::{self, Saving};
 use super::process;
 use super::shared::{Caller, Core, Open, Shared};
 
@@ -59,7 +59,8 @@ impl Shared {
     /// to make.
     pub fn wait_until_idle(&self) {
         let core = self.lock();
-        if !core.thread.as_ref().is_some_and(is_this) {
+        let is_ours = callbacks::in_background() && Saving::is_of(self);
+        if !is_ours && !core.thread.as_ref().is_some_and(is_this) {
             drop(self.wait_while(core, |core| !core.queue.is_empty() || core.running.is_some()));
             self.spares.release();
         }

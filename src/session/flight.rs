@@ -6,10 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use crate::engine::Watch;
+use crate::engine::{Watch, Written};
 use crate::error::{Error, Status};
-use crate::policy::Level;
+use crate::policy::{Level, Place};
 
+use super::callbacks::{self, Saving};
 use super::shared::Shared;
 
 /// A save on its way.
@@ -87,7 +88,12 @@ impl Flight {
         self.placed.lock().clone()
     }
 
-    /// What the log should know.
+    /// Something that the log should know.
+    pub fn tell(&self, level: Level, line: String) {
+        self.notes.lock().push((level, line));
+    }
+
+    /// All of that.
     pub fn take_notes(&self) -> Vec<(Level, String)> {
         std::mem::take(&mut self.notes.lock())
     }
@@ -100,10 +106,17 @@ pub(super) struct Follow<'a> {
     /// The number of the save.
     pub counter: u64,
     pub path: &'a str,
+    /// What it is among the checkpoints.
+    pub place: Place,
 }
 
 impl Watch for Follow<'_> {
     fn wrote(&self, done: u64, total: u64) {
+        if self.shared.mode.is_on() {
+            // It may be a thread that the engine has begun for this save.
+            callbacks::enter_background();
+        }
+        let _saving = Saving::of(self.shared);
         self.shared.meter.at(self.path, done, total);
     }
 
@@ -122,6 +135,18 @@ impl Watch for Follow<'_> {
     }
 
     fn note(&self, line: &str) {
-        self.flight.notes.lock().push((Level::Debug, line.to_owned()));
+        self.flight.tell(Level::Debug, line.to_owned());
+    }
+
+    fn dispensable(&self, device: u64) -> u64 {
+        self.shared.dispensable(self, device).iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn give_up(&self, device: u64) -> Option<u64> {
+        self.shared.give_up(self, device)
+    }
+
+    fn committed(&self, file: &Written) {
+        self.shared.put_last(self, file);
     }
 }

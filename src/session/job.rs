@@ -1,14 +1,16 @@
 //! A save, ready to be made: by the call that it is due to, or behind its back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::engine::claim::Taken;
 use crate::engine::{Watch, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::policy::Ticket;
 
 use super::flight::{Flight, Follow};
+use super::process;
 use super::shared::{Line, Shared};
 use super::work::Work;
 
@@ -19,22 +21,24 @@ pub(super) struct Job {
     pub ticket: Ticket,
     pub flight: Arc<Flight>,
     pub work: Work,
+    /// Where the file goes: from whatever directory the process is in by then.
+    pub to: PathBuf,
 }
 
 impl Shared {
     /// Makes a save and does what it brings about. Returns what became of it, and the lines that the log has not had; a
     /// failure that its call will not tell of is kept for the next one.
     pub fn make(&self, job: Job) -> (Result<()>, Vec<Line>) {
-        let Job { counter, ticket, flight, work } = job;
-        let path = ticket.due().path.clone();
-        let follow = Follow { shared: self, flight: &flight, counter, path: &path };
+        let Job { counter, ticket, flight, work, to } = job;
+        let (path, place) = (ticket.due().path.clone(), ticket.due().place);
+        let follow = Follow { shared: self, flight: &flight, counter, path: &path, place };
         let state = self.lock().training_state(counter, &ticket, &flight);
-        let written = guarded(|| self.write(work, state, &follow));
+        let written = guarded(|| self.write(work, &to, state, &follow));
         follow.released();
         let bytes = written.as_ref().ok().map(|stats| stats.bytes);
         let (result, dropped) = self.settle(counter, ticket, &flight, written);
         // Before the next save may begin: it could be one to the path of a file that goes.
-        let mut lines: Vec<Line> = dropped.iter().map(|saved| self.remove(saved)).collect();
+        let mut lines: Vec<Line> = dropped.iter().map(|dropped| self.remove(dropped)).collect();
         lines.extend(flight.take_notes());
         if let Some(bytes) = bytes {
             // A panic of the function's cannot undo the save.
@@ -57,19 +61,23 @@ impl Shared {
         (result, lines)
     }
 
-    fn write(&self, work: Work, state: Vec<u8>, follow: &Follow<'_>) -> Result<WriteStats> {
+    fn write(&self, work: Work, to: &Path, state: Vec<u8>, follow: &Follow<'_>) -> Result<WriteStats> {
         if follow.cancelled() {
             return Err(Flight::cancellation());
         }
+        let end =
+            || (follow.cancelled() || self.mode.is_on() && process::is_ending()).then(Flight::cancellation);
+        let taken = self.template.hold(self.write.durable, &self.log, &end)?;
         self.meter.begin();
         let mut stats = work.run(
             &*self.storage,
-            Path::new(follow.path),
+            to,
             state,
             &self.write,
             (Some(&self.arena), Some(&self.spares)),
             follow,
         )?;
+        stats.file.made_dirs.extend(taken.map(Taken::keep).unwrap_or_default());
         let mut beside = self.left_beside(&stats.file.path);
         beside.retain(|earlier| !stats.file.companions.contains(earlier));
         stats.file.companions.extend(beside);

@@ -5,7 +5,9 @@
 //! - `save`: a call of save, up to the thread that makes it; `work`: what that needs of the model.
 //! - `job`: the making of a save; `flight`: what its caller, its writer and whoever cancels it have in common.
 //! - `background`: the thread that makes saves behind their calls.
-//! - `shared`: what the threads in a session share, and what becomes of a save that has ended.
+//! - `shared`: what the threads in a session share, and how a save ends.
+//! - `keep`: what becomes of checkpoints: which stay, which go, the stable name of the newest.
+//! - `lock`: one process at a time under a template.
 //! - `log`, `callbacks`: the caller's functions, one at a time.
 //! - `signals`: what asks for a save from outside.
 //! - `process`: forks, and the end of the process.
@@ -20,7 +22,9 @@ mod convert;
 mod data;
 mod flight;
 mod job;
+mod keep;
 mod load;
+mod lock;
 mod log;
 mod model;
 mod options;
@@ -41,7 +45,7 @@ pub use convert::convert;
 pub use load::{Loaded, Loading, Skipped};
 pub use log::Log;
 pub use model::Model;
-pub use options::{Async, Backpressure, Options, Stats};
+pub use options::{Async, Backpressure, Lock, Options, Stats};
 pub use renames::{Rename, Renames};
 pub use resume::Resumed;
 pub use run::Session;

@@ -46,6 +46,18 @@ pub enum Backpressure {
     Replace,
 }
 
+/// What becomes of a session whose template another process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lock {
+    /// It is refused.
+    #[default]
+    Fail,
+    /// It waits for the end of the other.
+    Wait,
+    /// It does not ask.
+    Off,
+}
+
 /// What a session is made with.
 #[derive(Clone)]
 pub struct Options {
@@ -73,6 +85,8 @@ pub struct Options {
     pub recycle: Recycle,
     /// The file system; the real one, but for tests.
     pub storage: Arc<dyn Storage>,
+    /// What becomes of the session where another process uses its template.
+    pub lock: Lock,
     /// Where lines go.
     pub log: Log,
     /// Who hears of the progress of saves.
@@ -94,6 +108,7 @@ impl Default for Options {
             max_shard_bytes: layout::MAX_SHARD_BYTES,
             recycle: Recycle::default(),
             storage: Arc::new(Disk),
+            lock: Lock::default(),
             log: Log::default(),
             progress: Progress::default(),
         }

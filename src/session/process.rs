@@ -1,9 +1,10 @@
 //! The process around the sessions: its forks, which leave their threads behind, and its end.
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::{io, ptr};
 
+use crate::engine::{self, PerProcess};
 use crate::error::{Error, Result, Status};
 
 use super::shared::Shared;
@@ -14,9 +15,8 @@ static GENERATION: AtomicU64 = AtomicU64::new(1);
 /// Whether the process has begun to end.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// The sessions with a thread in this process; never freed. A child has none, and begins a list of its own: a thread
-/// that it does not have may hold the lock of the parent's.
-static SESSIONS: AtomicPtr<Mutex<Vec<Weak<Shared>>>> = AtomicPtr::new(ptr::null_mut());
+/// The sessions with a thread in this process.
+static SESSIONS: PerProcess<Mutex<Vec<Weak<Shared>>>> = PerProcess::new();
 
 /// Whether the process has begun to end: the caller's functions may be gone.
 pub(super) fn is_ending() -> bool {
@@ -71,51 +71,47 @@ pub(super) fn strike(session: &Arc<Shared>) {
 }
 
 fn sessions() -> MutexGuard<'static, Vec<Weak<Shared>>> {
-    let mut list = SESSIONS.load(SeqCst);
-    if list.is_null() {
-        let fresh = Box::into_raw(Box::default());
-        list = match SESSIONS.compare_exchange(ptr::null_mut(), fresh, SeqCst, SeqCst) {
-            Ok(_) => fresh,
-            Err(other) => {
-                // SAFETY: it came from a Box just now, and nobody else has seen it.
-                drop(unsafe { Box::from_raw(fresh) });
-                other
-            }
-        };
-    }
-    // SAFETY: not NULL, so from `Box::into_raw` above, and never freed.
-    unsafe { &*list }.lock().unwrap_or_else(PoisonError::into_inner)
+    SESSIONS.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hears of forks from now on, in which a child must not have the locks of its parent, and of the end, after which no lock
+/// file is to be left. Where that cannot be, nothing is lost but time: whoever comes next finds out.
+pub(super) fn listen_for_locks() {
+    static HEARD: OnceLock<()> = OnceLock::new();
+    let _ = hear_of_forks();
+    HEARD.get_or_init(|| {
+        let _ = hear_of_end(remove_locks);
+    });
 }
 
 /// Hears of forks and of the end from now on.
 fn listen() -> Result<()> {
     static REFUSED: OnceLock<i32> = OnceLock::new();
-    let refused = *REFUSED.get_or_init(|| {
-        // SAFETY: the functions live as long as the process, since the library is never unloaded (-z nodelete); what
-        // runs in a child stores two atomics.
-        match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
-            // SAFETY: as above.
-            0 if unsafe { libc::atexit(at_exit) } != 0 => libc::ENOMEM,
-            refused => refused,
-        }
-    });
-    match refused {
-        0 => Ok(()),
-        os => {
-            let cause = io::Error::from_raw_os_error(os);
-            Err(Error::new(
-                Status::Internal,
-                format!(
-                    "cannot begin a save in the background, since the process' end would not be heard of: {cause}"
-                ),
-            ))
-        }
+    let refused =
+        *REFUSED.get_or_init(|| if hear_of_forks() && hear_of_end(at_exit) { 0 } else { libc::ENOMEM });
+    if refused == 0 {
+        return Ok(());
     }
+    let cause = io::Error::from_raw_os_error(refused);
+    let message = "cannot begin a save in the background, since the process' end would not be heard of";
+    Err(Error::new(Status::Internal, format!("{message}: {cause}")))
+}
+
+fn hear_of_forks() -> bool {
+    static REFUSED: OnceLock<i32> = OnceLock::new();
+    // SAFETY: the function lives as long as the process, since the library is never unloaded (-z nodelete); what runs
+    // in a child changes atomics and closes descriptors.
+    *REFUSED.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(in_child)) }) == 0
+}
+
+fn hear_of_end(call: extern "C" fn()) -> bool {
+    // SAFETY: the function lives as long as the process, as above.
+    unsafe { libc::atexit(call) == 0 }
 }
 
 unsafe extern "C" fn in_child() {
     GENERATION.fetch_add(1, SeqCst);
-    SESSIONS.store(ptr::null_mut(), SeqCst);
+    engine::close_in_child();
 }
 
 /// Finishes the saves that need nobody's memory any more, and ends the others.
@@ -124,4 +120,9 @@ extern "C" fn at_exit() {
     let sessions: Vec<Arc<Shared>> = sessions().iter().filter_map(Weak::upgrade).collect();
     sessions.iter().for_each(|session| session.wind_up());
     sessions.iter().for_each(|session| session.wait_until_idle());
+}
+
+/// After the saves, which are heard of later and so come before.
+extern "C" fn remove_locks() {
+    engine::claim::remove_all();
 }

@@ -27,7 +27,7 @@ pub struct Resumed {
     pub batch: u64,
     /// The value to beat.
     pub best: Option<f64>,
-    /// The checkpoint, as the template has it.
+    /// The checkpoint, as the template has it, or under the stable name of the newest.
     pub path: String,
 }
 
@@ -39,17 +39,16 @@ impl Shared {
     }
 
     fn resume_from(&self, model: &mut Model, lines: &mut Vec<Line>) -> Result<Resumed> {
-        let (template, last) = {
+        let (template, save_last) = {
             let core = self.lock();
             (core.policy.template().clone(), core.policy.options().save_last.clone())
         };
-        let mut found = checkpoints(&template, last.as_deref());
-        found.retain(|file| !file.is_aside());
+        let mut found = checkpoints(&template, save_last.as_deref());
         // Newest by the counter. Of files without one (Keras' own) there is only the time to tell; one that cannot be read
-        // may be the newest.
+        // may be the newest. The stable name comes after the name that the template gave the same file.
         found.sort_by(|a, b| {
-            let key = |f: &Found| (f.training.is_err(), f.save(), f.modified);
-            key(b).cmp(&key(a)).then(a.is_last.cmp(&b.is_last)).then_with(|| b.path.cmp(&a.path))
+            let key = |f: &Found| (f.training.is_err(), f.save(), !f.is_last, f.modified);
+            key(b).cmp(&key(a)).then_with(|| b.path.cmp(&a.path))
         });
         let mut skipped = None;
         for (at, file) in found.iter().enumerate() {

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine;
+use crate::engine::{self, claim::Taken};
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
 use crate::policy::{Level, Logs, Policy};
 use crate::reader::Reader;
 
 use super::data::Data;
+use super::keep;
+use super::lock::TemplateLock;
 use super::model::{Kind, Model};
 use super::options::{Async, Options, Stats};
 use super::resume::Resumed;
@@ -25,19 +27,30 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session for this template; removes what cut-off saves have left beside its files.
-    pub fn new(filepath: &str, options: Options) -> Result<Session> {
+    /// A session for this template, which no other process uses, as far as [`Options::lock`] asks; removes what cut-off
+    /// saves have left beside its files.
+    pub fn new(filepath: &str, mut options: Options) -> Result<Session> {
         let log = options.log.here().verbose(options.policy.verbose);
-        let policy = Policy::new(filepath, options.policy.clone())?;
+        let mut policy = Policy::new(filepath, options.policy.clone())?;
+        if let Some(last) = &options.policy.save_last {
+            options.policy.save_last = Some(keep::resolve_last(last, policy.template())?);
+            policy = Policy::new(filepath, options.policy.clone())?;
+        }
         let kind = Kind::new(Format::of(filepath)?, options.max_shard_bytes);
-        let saves = surroundings::look_around(&*options.storage, policy.template(), &log);
+        let save_last = options.policy.save_last.as_deref();
+        let storage = &options.storage;
+        let template = TemplateLock::new(storage.clone(), options.lock, policy.template());
+        // Before anybody looks at what is there.
+        template.begin(&log)?;
+        let saves = surroundings::look_around(&**storage, policy.template(), save_last, &log);
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
             log.line(Level::Warn, line);
         }
         let signals = Signals::listen(&options.policy.signals)?;
-        let session = Session { shared: Arc::new(Shared::new(options, kind, policy, log, saves, signals)) };
+        let shared = Shared::new(options, kind, policy, log, template, saves, signals);
+        let session = Session { shared: Arc::new(shared) };
         session.shared.say([]);
         Ok(session)
     }
@@ -229,7 +242,17 @@ impl Session {
         if let Some(file) = file {
             engine::check(&*shared.storage, Path::new(&file))?;
         }
-        engine::probe(&*shared.storage, Path::new(if dir.is_empty() { "." } else { &dir }), bytes)?;
+        if let Some(last) = &shared.save_last {
+            engine::check(&*shared.storage, last)?;
+        }
+        let taken = shared.template.hold(shared.write.durable, &shared.log, &|| None)?;
+        engine::probe(
+            &*shared.storage,
+            Path::new(if dir.is_empty() { "." } else { &dir }),
+            bytes,
+            &shared.spares,
+        )?;
+        taken.map(Taken::keep);
         if shared.mode.copies() { shared.arena.prefault(bytes) } else { Ok(()) }
     }
 

@@ -1,5 +1,6 @@
 //! A call of save: from the save that is due to the thread that makes it.
 
+use std::path::{self, PathBuf};
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
@@ -48,7 +49,7 @@ impl Shared {
         let (result, lines) = match work {
             Err(error) => (self.give_back(accepted, error), Vec::new()),
             Ok(work) if self.mode.is_on() => self.hand_over(accepted, work),
-            Ok(work) => self.make(accepted.with(work)),
+            Ok(work) => self.make(accepted.with(work, false)),
         };
         let stall = begin.elapsed().as_secs_f64();
         flight.set_stall_secs(stall);
@@ -81,7 +82,8 @@ impl Shared {
         let flight = Arc::new(Flight::begin());
         let state_bytes = core.training_state(counter, &ticket, &flight).len() + BEST;
         let caller = if self.mode.is_on() { Caller::Arriving } else { Caller::Waiting };
-        let open = Open { flight: flight.clone(), caller, borrowed: true, value: ticket.due().value };
+        let (epoch, value) = (ticket.due().epoch, ticket.due().value);
+        let open = Open { flight: flight.clone(), caller, borrowed: true, epoch, value };
         core.open.insert(counter, open);
         let data = core.data.clone();
         Ok(Accepted { counter, ticket, flight, state_bytes, data })
@@ -100,7 +102,7 @@ impl Shared {
     /// Hands a save to the thread in the background, and copies the buffers where that is the mode.
     fn hand_over(self: &Arc<Shared>, accepted: Accepted, mut work: Work) -> (Result<()>, Vec<Line>) {
         let (counter, flight) = (accepted.counter, accepted.flight.clone());
-        let path = accepted.ticket.due().path.clone();
+        let (path, place) = (accepted.ticket.due().path.clone(), accepted.ticket.due().place);
         let copying = if self.mode.copies() { work.stage(&self.arena) } else { None };
         let core = match self.admit(&accepted) {
             Ok(core) => core,
@@ -109,9 +111,9 @@ impl Shared {
                 return (self.give_back(accepted, error), Vec::new());
             }
         };
-        let replaced = self.enqueue(core, accepted.with(work), copying.is_some());
+        let replaced = self.enqueue(core, accepted.with(work, true), copying.is_some());
         let (result, failed) = copying.map_or((Ok(()), None), |(filler, buffers)| {
-            let follow = Follow { shared: self, flight: &flight, counter, path: &path };
+            let follow = Follow { shared: self, flight: &flight, counter, path: &path, place };
             self.copy(filler, &buffers, &follow)
         });
         (result, replaced.into_iter().chain(failed).collect())
@@ -216,7 +218,11 @@ impl Shared {
 }
 
 impl Accepted {
-    fn with(self, work: Work) -> Job {
-        Job { counter: self.counter, ticket: self.ticket, flight: self.flight, work }
+    /// The save with what it needs; its path is what it is now.
+    fn with(self, work: Work, in_background: bool) -> Job {
+        let Accepted { counter, ticket, flight, .. } = self;
+        let path = PathBuf::from(&ticket.due().path);
+        let to = if in_background { path::absolute(&path).unwrap_or(path) } else { path };
+        Job { counter, ticket, flight, work, to }
     }
 }

@@ -1,20 +1,20 @@
-//! What the threads in a session share, and what becomes of a save that has ended.
+//! What the threads in a session share, and how a save ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::engine::storage::FileId;
-use crate::engine::{self, Arena, Spares, Storage, WriteOptions, WriteStats, Written};
+use crate::engine::{Arena, Spares, Storage, WriteOptions, Written};
 use crate::error::{Error, Result, Status};
-use crate::policy::{Level, Now, Place, Policy, Record, Retention, Ticket};
+use crate::policy::{Level, Now, Policy, Retention, Ticket};
 
 use super::callbacks::{self, Meter, Saving};
 use super::data::Data;
 use super::flight::Flight;
 use super::job::Job;
+use super::lock::TemplateLock;
 use super::log::Log;
 use super::model::Kind;
 use super::options::{Async, Backpressure, Options, Stats};
@@ -42,8 +42,12 @@ pub(super) struct Shared {
     pub signals: Signals,
     /// Staging memory.
     pub arena: Arc<Arena>,
+    /// The stable name of the newest save.
+    pub save_last: Option<PathBuf>,
     /// Files that are not kept, for the next save to write anew.
     pub spares: Spares,
+    /// Goes after all else that is in the template's directory.
+    pub template: TemplateLock,
     /// The standard library's locks: those of others share a table, which another thread may hold during a fork.
     core: Mutex<Core>,
     /// Told of every change that somebody may wait for.
@@ -55,9 +59,9 @@ pub(super) struct Core {
     pub policy: Policy,
     pub retention: Retention,
     /// The files of the records in `retention`, by their save counters.
-    files: HashMap<u64, Saved>,
+    pub files: HashMap<u64, Saved>,
     /// The directories that were made for them.
-    dirs: HashSet<PathBuf>,
+    pub dirs: HashSet<PathBuf>,
     /// Saves of the template so far, those of earlier sessions included.
     pub saves: u64,
     /// The training that the saves belong to.
@@ -85,7 +89,8 @@ pub(super) struct Open {
     pub caller: Caller,
     /// Whether the caller's buffers are in use.
     pub borrowed: bool,
-    /// The monitored value.
+    /// The epoch, from 0, and the monitored value.
+    pub epoch: u64,
     pub value: Option<f64>,
 }
 
@@ -133,6 +138,7 @@ impl Shared {
         kind: Kind,
         policy: Policy,
         log: Log,
+        template: TemplateLock,
         saves: u64,
         signals: Signals,
     ) -> Shared {
@@ -153,6 +159,7 @@ impl Shared {
         let staging = if mode.copies() || staging_limit > 0 { staging_limit } else { FETCHED };
         let arena = Arena::new(staging, allocator);
         let meter = Meter::new(progress, log.gate().clone(), mode.is_on());
+        let save_last = policy.options().save_last.clone().map(PathBuf::from);
         let retention = Retention::new(policy.options(), policy.direction());
         let core = Core {
             policy,
@@ -182,8 +189,10 @@ impl Shared {
             began: Instant::now(),
             signals,
             arena,
+            save_last,
             spares: Spares::new(storage.clone(), recycle),
             storage,
+            template,
             core: Mutex::new(core),
             changed: Condvar::new(),
         }
@@ -252,53 +261,6 @@ impl Shared {
         self.tell_change();
     }
 
-    /// A save has been made, or has failed: takes it over or gives it back; returns what no rule keeps any more.
-    pub fn settle(
-        &self,
-        counter: u64,
-        ticket: Ticket,
-        flight: &Arc<Flight>,
-        written: Result<WriteStats>,
-    ) -> (Result<()>, Vec<Saved>) {
-        let mut core = self.lock();
-        let stats = match written {
-            Ok(stats) => stats,
-            Err(error) => {
-                core.policy.give_back(ticket);
-                if let Some(path) = flight.placed() {
-                    core.forget(&path);
-                }
-                return (Err(error), Vec::new());
-            }
-        };
-        let took = Stats {
-            bytes: stats.bytes,
-            stall_secs: 0.0,
-            copy_secs: 0.0,
-            write_secs: stats.write_secs,
-            sync_secs: stats.sync_secs,
-        };
-        core.stats = Some((took, flight.clone()));
-        let due = ticket.due();
-        if due.place != Place::Own {
-            // None of those that retention knows.
-            core.policy.confirm(ticket);
-            return (Ok(()), Vec::new());
-        }
-        let record = Record {
-            path: stats.file.path.to_string_lossy().into_owned(),
-            counter,
-            epoch: due.epoch,
-            value: due.value,
-            saved_at: flight.began(),
-        };
-        let saved = Saved { shown: due.path.clone(), file: stats.file };
-        core.policy.confirm(ticket);
-        core.dirs.extend(saved.file.made_dirs.iter().cloned());
-        core.files.insert(counter, saved);
-        (Ok(()), core.keep(record))
-    }
-
     /// Keeps the failure of a save whose call has returned, which is then out of `outcome`; gives a line as
     /// [`Core::fail`] does.
     pub fn keep_failure(&self, counter: u64, path: &str, outcome: &mut Result<()>) -> Option<Line> {
@@ -326,37 +288,6 @@ impl Shared {
         drop(core);
         self.tell_change();
         line
-    }
-
-    /// What earlier saves to this path have put beside the file, and the last one has left there.
-    pub fn left_beside(&self, path: &Path) -> Vec<(PathBuf, FileId)> {
-        let mut beside = Vec::new();
-        for earlier in self.lock().files.values().filter(|earlier| earlier.file.path == path) {
-            beside.extend_from_slice(&earlier.file.companions);
-        }
-        beside.retain(|(path, id)| engine::stands(&*self.storage, path, *id).unwrap_or(false));
-        beside
-    }
-
-    /// Removes a checkpoint that no rule keeps, with the directories that were made for it where nothing is left in them;
-    /// says what became of it: the save that brought it about has succeeded.
-    pub fn remove(&self, saved: &Saved) -> Line {
-        let path = &saved.shown;
-        match self.spares.retire(&saved.file) {
-            Ok(true) => {}
-            Ok(false) => {
-                return (Level::Warn, format!("'{path}' is no longer the file of this session: left alone"));
-            }
-            Err(e) => return (Level::Warn, e.message().to_owned()),
-        }
-        for dir in saved.file.path.ancestors().skip(1) {
-            let ours = self.lock().dirs.contains(dir);
-            if !ours || !engine::remove_dir(&*self.storage, dir) {
-                break;
-            }
-            self.lock().dirs.remove(dir);
-        }
-        (Level::Debug, format!("removed '{path}': no keep_* rule keeps it"))
     }
 }
 
@@ -388,45 +319,5 @@ impl Core {
                 None
             }
         }
-    }
-
-    /// Takes a durable save over; gives the files that no rule keeps any more.
-    fn keep(&mut self, record: Record) -> Vec<Saved> {
-        let dropped = self.retention.saved(record);
-        self.drop_files(&dropped)
-    }
-
-    /// Takes over checkpoints that an earlier session of this training wrote; gives the files that no rule keeps.
-    pub fn adopt(&mut self, found: Vec<(Record, Saved)>) -> Vec<Saved> {
-        for (record, saved) in found {
-            self.files.insert(record.counter, saved);
-            self.retention.adopt(record);
-        }
-        let dropped = self.retention.prune();
-        self.drop_files(&dropped)
-    }
-
-    /// The files of these records, and no longer those that have none.
-    fn drop_files(&mut self, dropped: &[Record]) -> Vec<Saved> {
-        let dropped = dropped.iter().filter_map(|record| self.files.remove(&record.counter)).collect();
-        // Files that were saved over have no record any more.
-        let standing: HashSet<u64> = self.retention.records().iter().map(|r| r.counter).collect();
-        self.files.retain(|counter, _| standing.contains(counter));
-        dropped
-    }
-
-    /// The checkpoint at this path has been replaced, and not by one of ours.
-    fn forget(&mut self, path: &Path) {
-        self.retention.forget(&path.to_string_lossy());
-        self.files.retain(|_, saved| saved.file.path != path);
-    }
-
-    /// The file of the best save, and its number.
-    pub fn best_file(&self) -> Result<(u64, &Saved)> {
-        let best = self.retention.best().map(|record| record.counter);
-        best.and_then(|counter| Some((counter, self.files.get(&counter)?))).ok_or_else(|| {
-            let monitor = &self.policy.options().monitor;
-            Error::new(Status::NotFound, format!("no save stands that had '{monitor}' in its logs"))
-        })
     }
 }

@@ -7,11 +7,12 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
 
+use crate::engine::PerProcess;
 use crate::error::{Error, Result, Status};
 
 /// More than any system has signals.
@@ -47,29 +48,10 @@ struct Listeners {
     previous: Option<sigaction>,
 }
 
-/// All of a process.
-struct Registry {
-    process: c_int,
-    of: Mutex<Vec<Listeners>>,
-}
-
-/// Never freed; a child begins one of its own: a thread that it does not have may hold the lock of its parent's.
-static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
+static REGISTRY: PerProcess<Mutex<Vec<Listeners>>> = PerProcess::new();
 
 fn registry() -> MutexGuard<'static, Vec<Listeners>> {
-    let process = process();
-    loop {
-        let list = REGISTRY.load(SeqCst);
-        // SAFETY: NULL, or from `Box::into_raw` below, and never freed then.
-        if let Some(list) = unsafe { list.as_ref() }.filter(|list| list.process == process) {
-            return list.of.lock().unwrap_or_else(PoisonError::into_inner);
-        }
-        let fresh = Box::into_raw(Box::new(Registry { process, of: Mutex::default() }));
-        if REGISTRY.compare_exchange(list, fresh, SeqCst, SeqCst).is_err() {
-            // SAFETY: it came from a Box just now, and nobody else has seen it.
-            drop(unsafe { Box::from_raw(fresh) });
-        }
-    }
+    REGISTRY.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn process() -> c_int {

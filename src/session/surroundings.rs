@@ -1,6 +1,6 @@
 //! What a session finds where its files go: leftovers of saves that were cut off, and checkpoints.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -14,9 +14,9 @@ use super::state::Training;
 
 /// A file that a template could have written.
 pub(super) struct Found {
-    /// As the template has it.
+    /// As the template has it, or the stable name.
     pub path: String,
-    /// Whether it has the stable name of the newest save, which is none of the template's.
+    /// Whether it has the stable name of the newest: it is none of the template's.
     pub is_last: bool,
     /// Seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
@@ -25,42 +25,41 @@ pub(super) struct Found {
 }
 
 impl Found {
+    fn new(path: String, is_last: bool, what: &fs::Metadata) -> Found {
+        let training = reader::training_state(Path::new(&path));
+        let training = training.map(|json| json.and_then(|json| Training::parse(&json)));
+        Found { path, is_last, modified: (what.mtime(), what.mtime_nsec()), training }
+    }
+
     /// The number of the save that made it; 0 where that is not known.
     pub fn save(&self) -> u64 {
         self.training.as_ref().ok().and_then(Option::as_ref).map_or(0, |training| training.save)
     }
 
-    fn look(path: String, what: &Metadata) -> Found {
-        let training = reader::training_state(Path::new(&path));
-        let training = training.map(|json| json.and_then(|json| Training::parse(&json)));
-        Found { path, is_last: false, modified: (what.mtime(), what.mtime_nsec()), training }
-    }
-
     /// Whether it is no checkpoint to go on from.
-    pub fn is_aside(&self) -> bool {
+    fn is_aside(&self) -> bool {
         matches!(&self.training, Ok(Some(training)) if training.aside)
     }
 }
 
-/// The files that a template could have written, and the newest under its stable name.
-pub(super) fn checkpoints(template: &Template, last: Option<&str>) -> Vec<Found> {
+/// The files that a template could have written, and the one with the stable name of the newest.
+pub(super) fn checkpoints(template: &Template, save_last: Option<&str>) -> Vec<Found> {
     let mut visit = Visit { template, sweep: None, found: Vec::new(), open: Vec::new() };
-    visit.begin();
-    if let Some(last) = last
-        && let Ok(what) = fs::metadata(last)
-        && what.is_file()
-    {
-        visit.found.push(Found { is_last: true, ..Found::look(last.to_owned(), &what) });
-    }
+    visit.begin(save_last);
     visit.found
 }
 
-/// Removes the leftovers that nobody holds from the directories of a template, and gives the largest number of a save
-/// among the checkpoints that it could have written; 0 where there is none. What fails is logged: the first save will
+/// Removes the leftovers that nobody holds from the directories of a template and of the stable name, and gives the
+/// largest number of a save among the [`checkpoints`]; 0 where there is none. What fails is logged: the first save will
 /// say it again where it matters.
-pub(super) fn look_around(storage: &dyn Storage, template: &Template, log: &Log) -> u64 {
+pub(super) fn look_around(
+    storage: &dyn Storage,
+    template: &Template,
+    save_last: Option<&str>,
+    log: &Log,
+) -> u64 {
     let mut visit = Visit { template, sweep: Some((storage, log)), found: Vec::new(), open: Vec::new() };
-    visit.begin();
+    visit.begin(save_last);
     visit.found.iter().map(Found::save).max().unwrap_or(0)
 }
 
@@ -74,7 +73,17 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    fn begin(&mut self) {
+    fn begin(&mut self, save_last: Option<&str>) {
+        if let Some(last) = save_last {
+            if let (Some((storage, log)), Some(dir)) = (self.sweep, Path::new(last).parent()) {
+                sweep(storage, dir, log);
+            }
+            if let Ok(what) = fs::metadata(last)
+                && what.is_file()
+            {
+                self.found.push(Found::new(last.to_owned(), true, &what));
+            }
+        }
         let top = self.template.fixed_dir();
         let depth = self.template.source().matches('/').count() - top.matches('/').count();
         self.directory(top, depth);
@@ -103,7 +112,8 @@ impl Visit<'_> {
                     self.directory(&below, depth - 1);
                 }
             } else if what.is_file() && is_file {
-                self.found.push(Found::look(path, &what));
+                let found = Found::new(path, false, &what);
+                self.found.extend((!found.is_aside()).then_some(found));
             }
         }
         self.open.pop();

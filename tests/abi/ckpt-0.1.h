@@ -266,6 +266,24 @@ typedef enum ckpt_durability {
 } ckpt_durability;
 
 /**
+ * What becomes of a session whose file path another process uses.
+ */
+typedef enum ckpt_lock {
+  /**
+   * ckpt_new() fails with CKPT_E_STATE.
+   */
+  CKPT_LOCK_FAIL = 0,
+  /**
+   * ckpt_new() waits for the end of the other session.
+   */
+  CKPT_LOCK_WAIT = 1,
+  /**
+   * Nobody is looked for: two sessions that save to the same paths undo each other's work.
+   */
+  CKPT_LOCK_OFF = 2,
+} ckpt_lock;
+
+/**
  * How a checkpoint is opened: flags, to be combined with |. Another bit is CKPT_E_INVALID_ARGUMENT.
  */
 typedef enum ckpt_open_flags {
@@ -617,10 +635,34 @@ enum ckpt_status ckpt_options_set_recycle(struct ckpt_options *options,
                                           bool on);
 
 /**
+ * Sets what becomes of a session whose file path another process uses; CKPT_LOCK_FAIL by default.
+ *
+ * While a session lives its process holds a lock file, ".ckpt-lock-<number>", in the directory that all paths of the
+ * template have in common. The template is the same where that directory is, whichever path leads to it, and the text
+ * that follows is. Sessions of one process may share a template. Where the directory is not there yet, the first save
+ * or ckpt_prepare() takes the lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which
+ * ckpt_cancel() ends. The lock file goes with the last session of the process; a process that was killed leaves the file,
+ * but not the lock, also where a child that it had forked lives on. A child that goes on with its parent's session needs
+ * no lock of its own while the parent has it.
+ *
+ * Where the file cannot be made (a directory that is read-only, a file system without flock()) a line is logged
+ * (CKPT_LOG_WARN), and the session goes on without.
+ */
+enum ckpt_status ckpt_options_set_lock(struct ckpt_options *options,
+                                       ckpt_lock kind);
+
+/**
  * Keeps the last n saves; 0, the default, turns this rule off.
  *
- * With every keep_* rule off all files are kept. Else, after each save, a file stays if one of the rules keeps it;
- * the newest and the best always stay, and files that this session did not write are never touched.
+ * With every keep_* rule off all files are kept. Else, after each save that is durable, a file stays if one of the rules
+ * keeps it. The newest and the best (of equals, the older) always stay, and so does every file that this session neither
+ * wrote nor took over by resuming, or that somebody has replaced since. Each removal is logged (CKPT_LOG_DEBUG) with the
+ * reason. With CKPT_DURABILITY_NONE nothing is ever known to be on the disk: older files go all the same, and after a loss
+ * of power the ones that stayed may be damaged; what is promised there holds for a crash of the process alone.
+ *
+ * Where a save finds no room on the disk, the files that go after it anyway go before it instead, one at a time, if that
+ * makes enough room; but the newest and the best so far stay until it is durable. If it does not, the save is
+ * CKPT_E_NO_SPACE, and nothing has been touched.
  */
 enum ckpt_status ckpt_options_set_keep_last(struct ckpt_options *options,
                                             uint64_t n);
@@ -636,6 +678,34 @@ enum ckpt_status ckpt_options_set_keep_best(struct ckpt_options *options, uint64
  * ckpt_options_set_keep_last().
  */
 enum ckpt_status ckpt_options_set_keep_every(struct ckpt_options *options, uint64_t epochs);
+
+/**
+ * Keeps the run's first save, and each that was begun at least `secs` seconds after the last one that this rule keeps, by
+ * the system's clock (where that is set back, it begins anew); 0, the default, turns this rule off. See
+ * ckpt_options_set_keep_last().
+ *
+ * Negative numbers, NaN and infinities are refused.
+ */
+enum ckpt_status ckpt_options_set_keep_every_secs(struct ckpt_options *options,
+                                                  double secs);
+
+/**
+ * Sets a stable name for the newest save: after each one that is durable, `path` is a hard link to its file. Where there
+ * are no hard links, or none to there (another file system), it is a copy: a save takes up to twice as long then, and the
+ * space of one more checkpoint. NULL, the default, takes it away.
+ *
+ * The name changes at once and durably: it always is a whole checkpoint, the newest or, while that is being put there,
+ * the one before. What was there before the first save is replaced, be it a symbolic link. No keep_* rule removes it. If it
+ * cannot be set, that is no failure of the save: a warning is logged, the name stays with the earlier one, and the next
+ * save tries again.
+ *
+ * UTF-8, copied. A relative path is taken from the current directory of ckpt_new(); directories that are missing are made.
+ * ckpt_new() refuses a path with another ending than the template's or one that the template could write
+ * (CKPT_E_INVALID_ARGUMENT), and, for ".weights.json", one in another directory (CKPT_E_UNSUPPORTED): the shards are those
+ * of the newest index, and stay as long as the name needs them.
+ */
+enum ckpt_status ckpt_options_set_save_last(struct ckpt_options *options,
+                                            const char *path);
 
 /**
  * Sets how saves run beside the training; CKPT_ASYNC_OFF by default. What changes with the others, ckpt_save() says.
@@ -664,7 +734,8 @@ enum ckpt_status ckpt_options_set_backpressure(struct ckpt_options *options,
 /**
  * Sets the most bytes of staging memory that the saves of a session use; 0, the default, for what one checkpoint needs.
  * It is made in blocks of 2 MiB, two at least, when they are first needed or by ckpt_prepare(), and kept until
- * ckpt_free(). With less than a checkpoint, a copy (CKPT_ASYNC_COPY) goes on as fast as the disk takes it.
+ * ckpt_free(). With less than a checkpoint, a copy (CKPT_ASYNC_COPY) goes on as fast as the disk takes it. Not counted
+ * are 8 MiB for each thread that writes buffers past the page cache from where they are (CKPT_ASYNC_OFF and _BORROW).
  */
 enum ckpt_status ckpt_options_set_staging_limit(struct ckpt_options *options,
                                                 uint64_t bytes);
@@ -710,6 +781,9 @@ enum ckpt_status ckpt_options_set_progress(struct ckpt_options *options,
  * What a save that was cut off has left beside the template's files (".ckpt-tmp*" that no living process holds) is
  * removed.
  *
+ * One process at a time uses a template: CKPT_E_STATE where another one does, with a message that says which, unless
+ * ckpt_options_set_lock() asks to wait, or not to care.
+ *
  * @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
  *                         names; "batch" in saves by batches only) and every metric of the logs:
  *                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
@@ -728,7 +802,8 @@ enum ckpt_status ckpt_new(const char *filepath,
  * Ends a session; NULL is fine. A save that was due and not made is forgotten.
  *
  * Waits for the saves that are being made; with ckpt_cancel() before, not for long. A failure that no call has
- * reported is logged (CKPT_LOG_ERROR). Not to be called from a log or progress function.
+ * reported is logged (CKPT_LOG_ERROR). With the last session of the process under this template its lock file goes. Not
+ * to be called from a log, progress or fetch function.
  */
 void ckpt_free(struct ckpt *session);
 
@@ -800,6 +875,7 @@ const char *ckpt_path(const struct ckpt *session);
  *   (CKPT_LOG_ERROR). A ckpt_save() that tells of it has not made its own save, which is still due. Events never tell
  *   of it.
  * - The best is taken over now, and given back if the save fails.
+ * - A relative path leads from the directory that the process is in now.
  * - The model may be changed or freed when this returns, with ckpt_model_set_data() too. Its buffers may change, move or
  *   be freed with CKPT_ASYNC_COPY, not with CKPT_ASYNC_BORROW: see ckpt_wait_buffers().
  * - CKPT_E_STATE from a log, progress or fetch function, since a save may have to wait for that to return.
@@ -867,8 +943,9 @@ enum ckpt_status ckpt_load_best(struct ckpt *session,
 /**
  * Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
  * template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
- * fits the space there is (CKPT_E_NO_SPACE). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory
- * made, so that the first save is as fast as every other. Not needed.
+ * fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free). The model's layout is
+ * computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
+ * needed.
  */
 enum ckpt_status ckpt_prepare(struct ckpt *session,
                               const struct ckpt_model *model);
@@ -1198,12 +1275,14 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
  *
  * The newest is the one with the largest save counter inside; names, epochs and times do not count. One that is damaged
  * is passed over with a warning in the log, and the next is taken; all bytes of the one that is taken are compared with
- * their checksums. Then
+ * their checksums. Then:
+ *
  * - the policy is what it was after that save: the best value, the batches since the last save, the epoch. The decisions
  *   that follow are those of a training that was not interrupted;
  * - the checkpoints of the same training that stand are the session's own: the keep_* rules count them, and what they
  *   would have removed by then goes; ckpt_best_path() knows them. Files of other trainings stay;
  * - what ckpt_set_state() had set at that save is back.
+ *
  * A file of Keras' has nothing of that: its values are loaded, and the policy is that of a new session.
  *
  * CKPT_E_NOT_FOUND where there is no checkpoint, and nothing has changed: so a first run begins. CKPT_E_FORMAT where none

@@ -186,6 +186,22 @@ static void staging(void) {
   CHECK(p.held == 0);
 }
 
+/* Where a save goes is where its path leads when it is made due, whatever becomes of the process' directory. */
+static void another_directory(ckpt_async kind) {
+  fresh_directory("background");
+  ckpt *s = session(options(kind));
+  char home[4096];
+  CHECK(getcwd(home, sizeof home) != NULL);
+  fill(3.0f);
+  epoch(s, 0);
+  OK(ckpt_save(s, model));
+  CHECK(chdir("/") == 0);
+  OK(ckpt_wait(s));
+  CHECK(chdir(home) == 0);
+  holds("background/1.weights.h5", 3.0f);
+  ckpt_free(s);
+}
+
 int main(void) {
   static const int64_t shape[] = {elements};
   weights = malloc(elements * sizeof *weights);
@@ -198,6 +214,8 @@ int main(void) {
   progress_and_cancellation(CKPT_ASYNC_OFF);
   progress_and_cancellation(CKPT_ASYNC_COPY);
   progress_and_cancellation(CKPT_ASYNC_BORROW);
+  another_directory(CKPT_ASYNC_COPY);
+  another_directory(CKPT_ASYNC_BORROW);
   staging();
   ckpt_model_free(model);
   free(weights);

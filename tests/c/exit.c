@@ -35,6 +35,30 @@ static void make_model(void) {
   OK(ckpt_model_add(model, "w", CKPT_DTYPE_F32, 1, shape, NULL, weights));
 }
 
+static void pause_ms(long ms);
+
+/* A tensor that is not in memory: the value that it has here. */
+static ckpt_status give(void *dst, uint64_t offset, uint64_t nbytes, void *user) {
+  (void)offset, (void)user;
+  for (size_t i = 0; i < nbytes / sizeof(float); i++)
+    ((float *)dst)[i] = 3.0f;
+  return CKPT_OK;
+}
+
+/* One whose owner gives up, when the thread that writes has nothing to do but wait for it. */
+static ckpt_status give_up(void *dst, uint64_t offset, uint64_t nbytes, void *user) {
+  (void)dst, (void)offset, (void)nbytes, (void)user;
+  pause_ms(100);
+  exit(0);
+}
+
+static void use_source(ckpt_fetch_fn fetch) {
+  static const int64_t shape[] = {elements};
+  ckpt_model_free(model);
+  OK(ckpt_model_new(&model));
+  OK(ckpt_model_add_source(model, "w", CKPT_DTYPE_F32, 1, shape, fetch, NULL, NULL));
+}
+
 static void pause_ms(long ms) {
   const struct timespec time = {ms / 1000, ms % 1000 * 1000000};
   nanosleep(&time, NULL);
@@ -110,6 +134,8 @@ static const ending endings[] = {
     {"copy-recycles-two", 0, 4},
     {"borrow-exit", 2, 0},   {"borrow-return", 2, 0}, {"borrow-two", 2, 0}, {"borrow-blocked", 2, 0},
     {"callback-exit", 2, 0}, {"freed-late", 3, 0},    {"kill", 2, 0},
+    /* In a function that a helper of the thread calls; in one that the thread waits for. */
+    {"callback-exit-source", 2, 0}, {"copy-fetch-exit", 2, 0},
 };
 
 static ckpt *late;
@@ -132,9 +158,13 @@ static int end(const char *name) {
   fill(2.0f);
   OK(ckpt_model_save(model, "exit/1.weights.h5"));
   ckpt *s = late = session(copy ? CKPT_ASYNC_COPY : CKPT_ASYNC_BORROW,
-                           strcmp(name, "callback-exit") == 0 ? leave : linger,
+                           strncmp(name, "callback-exit", 13) == 0 ? leave : linger,
                            strcmp(name, "copy-half") == 0 ? 4 << 20 : 0);
   fill(3.0f);
+  if (strcmp(name, "callback-exit-source") == 0)
+    use_source(give);
+  if (strcmp(name, "copy-fetch-exit") == 0)
+    use_source(give_up);
   if (strcmp(name, "copy-half") == 0) {
     /* This thread would not come out of it before most is written. */
     CHECK(pthread_create(&id, NULL, save_once_more, s) == 0);
@@ -145,7 +175,7 @@ static int end(const char *name) {
   save(s, 0);
   if (copy)
     fill(4.0f);
-  if (strcmp(name, "callback-exit") == 0)
+  if (strncmp(name, "callback-exit", 13) == 0)
     for (;;)
       pause();
   if (two)
@@ -207,7 +237,7 @@ int main(int argc, char **argv) {
     CHECK(waitpid(child, &status, 0) == child);
     bool killed = strcmp(e->name, "kill") == 0;
     /* Nobody comes back from exit() to the thread that writes either. */
-    bool left = killed || strcmp(e->name, "callback-exit") == 0;
+    bool left = killed || strncmp(e->name, "callback-exit", 13) == 0;
     float one = value("exit/1.weights.h5"), two = value("exit/2.weights.h5");
     if ((killed ? !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL : status != 0) || one != e->one ||
         two != e->two || (temporary_files() > 0) != left || exists("exit/3.weights.h5")) {

@@ -130,6 +130,11 @@ static void options(void) {
   FAILS(ckpt_options_set_recycle(NULL, true), INVALID, "options is NULL");
   OK(ckpt_options_set_recycle(o, false));
 
+  FAILS(ckpt_options_set_lock(NULL, CKPT_LOCK_FAIL), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_lock(o, (ckpt_lock)3), INVALID, "kind is 3: expected a number from 0 to 2");
+  FAILS(ckpt_options_set_lock(o, (ckpt_lock)-1), INVALID, "kind is -1: expected");
+  OK(ckpt_options_set_lock(o, CKPT_LOCK_OFF));
+
   FAILS(ckpt_options_set_progress(NULL, hear_nothing, NULL), INVALID, "options is NULL");
   OK(ckpt_options_set_progress(o, hear_nothing, NULL));
   OK(ckpt_options_set_progress(o, NULL, NULL));
@@ -145,6 +150,16 @@ static void options(void) {
   FAILS(ckpt_options_set_keep_last(NULL, 1), INVALID, "options is NULL");
   FAILS(ckpt_options_set_keep_best(NULL, 1), INVALID, "options is NULL");
   FAILS(ckpt_options_set_keep_every(NULL, 1), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_keep_every_secs(NULL, 1.0), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_keep_every_secs(o, -1.0), INVALID, "secs is -1: expected");
+  FAILS(ckpt_options_set_keep_every_secs(o, (double)NAN), INVALID, "secs is NaN: expected");
+  FAILS(ckpt_options_set_keep_every_secs(o, (double)INFINITY), INVALID, "secs is inf: expected");
+  OK(ckpt_options_set_keep_every_secs(o, 0.0));
+  FAILS(ckpt_options_set_save_last(NULL, "last.keras"), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_save_last(o, not_utf8), INVALID, "path is not UTF-8: byte 1");
+  FAILS(ckpt_options_set_save_last(o, ""), INVALID, "path is empty");
+  OK(ckpt_options_set_save_last(o, "last.keras"));
+  OK(ckpt_options_set_save_last(o, NULL));
   ckpt_options_free(o);
 }
 

@@ -73,7 +73,7 @@ static size_t files_in(const char *directory) {
   DIR *d = opendir(directory);
   CHECK(d != NULL);
   for (const struct dirent *e; (e = readdir(d)) != NULL;)
-    n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    n += e->d_name[0] != '.' || strncmp(e->d_name, ".ckpt-tmp", 9) == 0;
   closedir(d);
   return n;
 }

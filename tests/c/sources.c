@@ -118,7 +118,7 @@ static int files_in(const char *path) {
   int n = 0;
   CHECK(directory != NULL);
   for (struct dirent *entry; (entry = readdir(directory)) != NULL;)
-    n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    n += entry->d_name[0] != '.' || strncmp(entry->d_name, ".ckpt-tmp", 9) == 0;
   closedir(directory);
   return n;
 }

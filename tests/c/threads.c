@@ -1,10 +1,11 @@
-/* Several threads on one session and on one reader; each has its own last error. Made to be run under TSAN too. */
+/* Several threads on one session and on one reader; each has its own last error. tests/sanitize.sh runs it under
+   ThreadSanitizer too. */
 #define _XOPEN_SOURCE 700
 #include "check.h"
 
 #include <pthread.h>
 
-enum { threads = 4, epochs = 50, tensors = 64, elements = 257 };
+enum { threads = 8, epochs = 50, tensors = 64, elements = 257 };
 
 static pthread_barrier_t barrier;
 static ckpt *session;
@@ -47,16 +48,22 @@ static void read_all(size_t me) {
   }
 }
 
-static void load_own_model(void) {
+/* A model of this thread's own, to load into. */
+static ckpt_model *own_model(float (*values)[elements]) {
   static const int64_t shape[] = {elements};
-  float (*got)[elements] = calloc(tensors, sizeof *got);
   ckpt_model *own = NULL;
   OK(ckpt_model_new(&own));
   for (size_t t = 0; t < tensors; t++) {
     char path[32];
     snprintf(path, sizeof path, "layers/dense/vars/%zu", t);
-    OK(ckpt_model_add(own, path, CKPT_DTYPE_F32, 1, shape, NULL, got[t]));
+    OK(ckpt_model_add(own, path, CKPT_DTYPE_F32, 1, shape, NULL, values[t]));
   }
+  return own;
+}
+
+static void load_own_model(void) {
+  float (*got)[elements] = calloc(tensors, sizeof *got);
+  ckpt_model *own = own_model(got);
   OK(ckpt_reader_load(reader, own));
   CHECK(memcmp(got, weights, sizeof weights) == 0);
   OK(ckpt_reader_verify(reader));
@@ -144,6 +151,78 @@ static void train_together(ckpt_async kind, ckpt_backpressure backpressure) {
   ckpt_free(session);
 }
 
+static void is_one_of(const char *call, ckpt_status got, unsigned allowed) {
+  if (allowed >> got & 1)
+    return;
+  fprintf(stderr, "%s is %s\n", call, ckpt_status_name(got));
+  check_failed(__FILE__, __LINE__, call, ckpt_last_error());
+}
+
+/* The call gives CKPT_OK or one of these statuses. */
+#define GIVES(call, statuses) is_one_of(#call, (call), (statuses) | 1u << CKPT_OK)
+
+/* Every function of a session, in an order of this thread's own; a neighbour may have cancelled any save. */
+static void *mix(void *argument) {
+  enum { calls = 400 };
+  const unsigned state = 1u << CKPT_E_STATE, missing = 1u << CKPT_E_NOT_FOUND, cancelled = 1u << CKPT_E_CANCELLED;
+  const size_t me = *(const size_t *)argument;
+  float (*values)[elements] = calloc(tensors, sizeof *values);
+  ckpt_model *own = own_model(values);
+  unsigned random = 1 + (unsigned)me;
+  for (uint64_t i = 0; i < calls; i++) {
+    const ckpt_metric logs[] = {{"val_loss", (double)(calls - i)}};
+    const char *path;
+    ckpt_stats stats;
+    double value;
+    random = random * 1103515245u + 12345u;
+    switch (random >> 16 & 15) {
+    case 0: OK(ckpt_on_epoch_begin(session, i)); break;
+    case 1: OK(ckpt_on_train_batch_end(session, i, logs, 1)); break;
+    case 2:
+    case 3: OK(ckpt_on_epoch_end(session, i, logs, 1)); break;
+    case 4: (void)ckpt_should_save(session); break;
+    case 5: (void)ckpt_path(session); break;
+    case 6:
+    case 7:
+    case 8: GIVES(ckpt_save(session, model), state | cancelled); break;
+    case 9: GIVES(ckpt_wait_buffers(session), cancelled); break;
+    case 10: GIVES(ckpt_wait(session), cancelled); break;
+    case 11: OK(ckpt_cancel(session)); break;
+    case 12: GIVES(ckpt_best(session, &value), missing); break;
+    case 13: GIVES(ckpt_best_path(session, &path), missing); break;
+    case 14: GIVES(ckpt_load_best(session, own), missing); break;
+    default:
+      GIVES(ckpt_last_stats(session, &stats), missing);
+      OK(ckpt_prepare(session, own));
+    }
+  }
+  for (size_t t = 0; t < tensors; t++)
+    CHECK(values[t][0] == 0 || memcmp(values[t], weights[t], sizeof weights[t]) == 0);
+  ckpt_model_free(own);
+  free(values);
+  return NULL;
+}
+
+/* Any mix of calls on one handle. */
+static void mix_together(ckpt_async kind, ckpt_backpressure backpressure, bool best_only) {
+  ckpt_options *options = NULL;
+  fresh_directory("threads-mix");
+  OK(ckpt_options_new(&options));
+  OK(ckpt_options_set_save_weights_only(options, true));
+  OK(ckpt_options_set_save_best_only(options, best_only));
+  OK(ckpt_options_set_durability(options, CKPT_DURABILITY_NONE));
+  OK(ckpt_options_set_keep_last(options, 2));
+  OK(ckpt_options_set_recycle(options, true));
+  OK(ckpt_options_set_log(options, count_line, NULL));
+  OK(ckpt_options_set_progress(options, count_progress, NULL));
+  OK(ckpt_options_set_async(options, kind));
+  OK(ckpt_options_set_backpressure(options, backpressure));
+  OK(ckpt_new("threads-mix/to-come/{epoch:03d}.weights.h5", options, &session));
+  ckpt_options_free(options);
+  in_threads(mix);
+  ckpt_free(session);
+}
+
 int main(void) {
   static const int64_t shape[] = {elements};
   fresh_directory("threads");
@@ -164,6 +243,11 @@ int main(void) {
   train_together(CKPT_ASYNC_COPY, CKPT_BACKPRESSURE_REPLACE);
   train_together(CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_BLOCK);
   train_together(CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_REPLACE);
+  mix_together(CKPT_ASYNC_OFF, CKPT_BACKPRESSURE_BLOCK, false);
+  mix_together(CKPT_ASYNC_COPY, CKPT_BACKPRESSURE_BLOCK, true);
+  mix_together(CKPT_ASYNC_COPY, CKPT_BACKPRESSURE_REPLACE, false);
+  mix_together(CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_BLOCK, false);
+  mix_together(CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_REPLACE, true);
   ckpt_reader_free(reader);
   ckpt_model_free(model);
   return 0;

@@ -111,6 +111,7 @@ static void in_the_background() {
                     weights_only()
                         .async(libckpt::Async::Borrow)
                         .backpressure(libckpt::Backpressure::Block)
+                        .lock(libckpt::Lock::Wait)
                         .backend(libckpt::Backend::Auto)
                         .progress([calls](const char* path, std::uint64_t done, std::uint64_t total) {
                           if (done == total) calls->push_back(path);
@@ -186,7 +187,7 @@ static void moves() {
   CHECK(a.should_save());
 
   Options options = Options().monitor("loss").keep_last(1);
-  Options moved = std::move(options.keep_best(2).keep_every(3));
+  Options moved = std::move(options.keep_best(2).keep_every(3).keep_every_secs(60).save_last("last.keras"));
   throws([&] { options.verbose(); }, Status::InvalidArgument, "options is NULL");
   options = std::move(moved);
   options.mode(libckpt::Mode::Min).save_freq(10).initial_value_threshold(1).min_delta(0.1).threads(2).max_shard_bytes(1 << 20);
@@ -200,6 +201,7 @@ static void refuses() {
   throws([] { Options().monitor(""); }, Status::InvalidArgument, "metric is empty");
   throws([] { Options().mode(static_cast<libckpt::Mode>(3)); }, Status::InvalidArgument, "mode is 3");
   throws([] { Options().max_shard_bytes(0); }, Status::InvalidArgument, "bytes is 0");
+  throws([] { Options().lock(static_cast<libckpt::Lock>(3)); }, Status::InvalidArgument, "kind");
   throws([] { Options().backpressure(static_cast<libckpt::Backpressure>(2)); }, Status::InvalidArgument, "backpressure");
   throws([] { Options().backend(static_cast<libckpt::Backend>(3)); }, Status::InvalidArgument, "backend is 3");
   throws([] { Options().staging_allocator(nullptr, [](void*, std::size_t, void*) {}); }, Status::InvalidArgument,

@@ -101,6 +101,10 @@ pub struct State {
     /// These are not to be had.
     pub unsupported: Option<&'static str>,
     pub locks: bool,
+    /// Bytes that it has, if it is not endless.
+    pub capacity: Option<u64>,
+    /// Bytes that it says are free, and gives to nobody.
+    pub reserve: u64,
 }
 
 /// A file system in memory that knows what is on its disk.
@@ -129,6 +133,8 @@ impl Mem {
             broken: None,
             unsupported: None,
             locks: true,
+            capacity: None,
+            reserve: 0,
         })))
     }
 
@@ -263,6 +269,14 @@ impl State {
         FileId { inode: (0, inode as u64 + 1), size, modified: (time, 0) }
     }
 
+    /// Bytes that can still be written, if there is an end to them.
+    fn free(&self) -> Option<u64> {
+        let is_used = |(i, inode): &(usize, &Inode)| inode.opens > 0 || self.links(*i) > 0;
+        let used: u64 =
+            self.inodes.iter().enumerate().filter(is_used).map(|(_, i)| i.bytes.len() as u64).sum();
+        Some(self.capacity?.saturating_sub(used))
+    }
+
     fn links(&self, inode: usize) -> u64 {
         self.names.values().filter(|node| **node == Node::File(inode)).count() as u64
     }
@@ -331,7 +345,8 @@ impl Storage for Mem {
     }
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
-        self.call("real_path").map(|_| path.to_owned())
+        let s = self.call("real_path")?;
+        if s.names.contains_key(path) { Ok(path.to_owned()) } else { Err(errno(libc::ENOENT)) }
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
@@ -345,7 +360,10 @@ impl Storage for Mem {
         let mut s = self.call("rename")?;
         assert_eq!(from.parent(), to.parent(), "a rename into another directory needs both synced");
         let node = s.names.get(from).cloned().ok_or_else(|| errno(libc::ENOENT))?;
-        s.change(Change::Rename(from.into(), to.into(), node));
+        // Between two names of one file it does nothing.
+        if s.names.get(to) != Some(&node) {
+            s.change(Change::Rename(from.into(), to.into(), node));
+        }
         Ok(())
     }
 
@@ -356,6 +374,26 @@ impl Storage for Mem {
         let both = [(one.into(), node(other)?), (other.into(), node(one)?)];
         s.change(Change::Exchange(both));
         Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut s = self.call("link")?;
+        let node = s.names.get(from).cloned().ok_or_else(|| errno(libc::ENOENT))?;
+        s.need_dir(to.parent().unwrap())?;
+        if s.names.contains_key(to) {
+            return Err(errno(libc::EEXIST));
+        }
+        s.change(Change::Set(to.into(), node));
+        Ok(())
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<Option<u64>> {
+        if self.0.lock().unwrap().capacity.is_none() {
+            return Ok(None);
+        }
+        let s = self.call("free_space")?;
+        s.need_dir(dir)?;
+        Ok(s.free().map(|free| free + s.reserve))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -415,6 +453,10 @@ impl Handle for MemHandle {
         Ok(*mine)
     }
 
+    fn inode(&self) -> io::Result<(u64, u64)> {
+        Ok(self.0.call("inode")?.id(self.1).inode)
+    }
+
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.0.call("set_mode")?.inodes[self.1].mode = mode;
         Ok(())
@@ -431,7 +473,12 @@ impl Handle for MemHandle {
     }
 
     fn preallocate(&self, size: u64) -> io::Result<()> {
-        self.0.call("preallocate")?.inodes[self.1].written().resize(size as usize, 0);
+        let mut s = self.0.call("preallocate")?;
+        let more = size.saturating_sub(s.inodes[self.1].bytes.len() as u64);
+        if s.free().is_some_and(|free| free < more) {
+            return Err(errno(libc::ENOSPC));
+        }
+        s.inodes[self.1].written().resize(size as usize, 0);
         Ok(())
     }
 
@@ -439,7 +486,9 @@ impl Handle for MemHandle {
         let mut s = self.0.call("write_at")?;
         let bytes: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).take(s.most).collect();
         let offset = offset as usize;
-        s.inodes[self.1].written()[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        let file = s.inodes[self.1].written();
+        file.resize(file.len().max(offset + bytes.len()), 0);
+        file[offset..offset + bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
     }
 

@@ -129,7 +129,7 @@ def test_one_generation_stands_however_often_a_path_is_saved_to(tmp_path):
         save(path, tensors, session=session)
         assert_same(lib.read(path), tensors)
         assert len(generations(path)) == 1
-        assert len(list(tmp_path.iterdir())) == len(tensors) + 2
+        assert len(list(tmp_path.glob("m*"))) == len(tensors) + 2
         seen |= generations(path)
     assert len(seen) == 30
     lib.c.ckpt_free(session)
@@ -220,7 +220,7 @@ def test_a_killed_save_leaves_a_whole_checkpoint(tmp_path):
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        torn += len(list(tmp_path.iterdir())) > 6
+        torn += len([p for p in tmp_path.iterdir() if not p.name.startswith(".ckpt-lock")]) > 6
         found = lib.read(path)
         value = found["layers/dense_1/vars/1"][0]
         assert value in (1, 2) and all((a == value).all() for a in found.values()), "torn"

@@ -37,12 +37,23 @@ impl Scratch {
         path
     }
 
-    /// What is in it, sorted.
+    /// What is in it, sorted, but for the lock files of sessions that live.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
+        let (_, names) = self.locks_and_names();
         names
+    }
+
+    /// The lock files in it.
+    pub fn locks(&self) -> Vec<String> {
+        let (locks, _) = self.locks_and_names();
+        locks
+    }
+
+    fn locks_and_names(&self) -> (Vec<String>, Vec<String>) {
+        let names = fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names.into_iter().partition(|name| name.starts_with(".ckpt-lock"))
     }
 }
 

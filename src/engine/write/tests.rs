@@ -349,6 +349,18 @@ fn an_error_past_the_page_cache_is_one() {
 }
 
 #[test]
+fn writes_that_a_broken_queue_has_lost_are_an_error() {
+    let model = mixed();
+    for from in 1..12 {
+        let refuse = Some((from, BROKEN));
+        let file = MemFile { refuse, ..MemFile::new(model.file.len() as u64, usize::MAX) };
+        let done = body(&file, &model.layout(), &model.buffers, 1, Choice::Direct);
+        let broke = file.seen.pushed.load(Relaxed) > from;
+        assert_eq!(matches!(done, Err(Failure::Io(_))), broke, "from write {from} on");
+    }
+}
+
+#[test]
 fn coalesces_small_tensors() {
     let mut model = Model::default();
     model.literal(4096);

@@ -21,6 +21,7 @@ use self::group::{Link, Object};
 use self::header::Header;
 pub(super) use self::superblock::SIGNATURE;
 use super::bytes::{Put, set_u64};
+use super::guard;
 use super::own::{CHECKSUMS, CHECKSUMS_PATH, ROW, STATE, STATE_PATH, Slots};
 use super::schema::{Node, NodeId, OWN_GROUP, Schema};
 use crate::error::{Error, Result, Status};
@@ -60,6 +61,7 @@ pub(super) fn lay_out_with(schema: &Schema, attributes: &Attributes, state_capac
     attributes.check()?;
     let mut writer = Writer::new(schema, attributes);
     writer.out.put_zeros(superblock::LEN);
+    writer.out.put_zeros(guard::LEN);
     writer.out.align(ALIGNMENT as usize);
     let slots = Slots::put(&mut writer.out, schema.tensors(), state_capacity);
     let own = writer.put_own_datasets(&slots);
@@ -195,7 +197,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The heap behind the objects, the data behind the metadata, and every address in its place.
-    fn finish(mut self, root: Object, slots: Slots) -> Result<Image> {
+    fn finish(mut self, root: Object, mut slots: Slots) -> Result<Image> {
         let heap = self.out.here();
         self.out.extend_from_slice(&self.heap.finish());
         for (at, offset) in self.heap_refs {
@@ -228,6 +230,7 @@ impl<'a> Writer<'a> {
             ));
         }
         self.out[..superblock::LEN].copy_from_slice(&superblock::encode(root, end));
+        slots.set_tail(&self.out);
         Ok(Image { metadata: self.out, data, end, slots })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::super::guard;
 use super::super::schema::is_own;
 use super::names::Names;
 use crate::error::{Error, Result, Status};
@@ -23,13 +24,16 @@ pub(super) fn render(
     state: &[u8],
 ) -> Result<Vec<u8>> {
     let mut out = format!("{{\n    \"metadata\": {{\n        \"total_size\": {total_size:?}");
+    let mut guard_at = None;
     if !state.is_empty() {
         let text = std::str::from_utf8(state)
             .map_err(|e| Error::new(Status::Internal, format!("the training state is not UTF-8: {e}")))?;
         out.push_str(",\n        \"libckpt\": {\n            \"state\": ");
         put_string(&mut out, text);
         // Writing to a string cannot fail.
-        let _ = write!(out, ",\n            \"crc32\": {}\n        }}", crc32fast::hash(state));
+        let _ = write!(out, ",\n            \"crc32\": {}\n        }},\n        ", crc32fast::hash(state));
+        guard_at = Some(out.len() + guard::MARK.len());
+        out.push_str(&guard::blank());
     }
     out.push_str("\n    },\n    \"weight_map\": {");
     for (i, (group, shards)) in groups.iter().enumerate() {
@@ -43,7 +47,11 @@ pub(super) fn render(
         out.push_str("\n        ]");
     }
     out.push_str(if groups.is_empty() { "}\n}" } else { "\n    }\n}" });
-    Ok(out.into_bytes())
+    let mut out = out.into_bytes();
+    if let Some(at) = guard_at {
+        guard::guard_text(&mut out, at);
+    }
+    Ok(out)
 }
 
 /// A JSON string, all in ASCII: Keras reads the file in the encoding of the locale.

@@ -35,6 +35,11 @@ pub fn opened_for(index: &str) -> String {
     Names::new(index, 0).opened_by_keras()
 }
 
+/// Those of `names`, all that are in the directory, that saves to an index called so have put there as its shards.
+pub fn shards_beside<'n>(index: &str, names: &'n [String]) -> Vec<&'n str> {
+    Names::new(index, 0).superseded(names)
+}
+
 /// The names of the files of one save.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {

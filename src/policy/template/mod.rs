@@ -77,6 +77,14 @@ impl Template {
         text.rfind('/').and_then(|end| text.get(..=end)).unwrap_or_default()
     }
 
+    /// What follows that directory, as it was given.
+    pub fn below_fixed_dir(&self) -> &str {
+        // No other `/` comes before the first field, and escapes hold none.
+        let slashes = self.fixed_dir().matches('/').count();
+        let last = slashes.checked_sub(1).and_then(|n| self.source.match_indices('/').nth(n));
+        last.and_then(|(at, _)| self.source.get(at + 1..)).unwrap_or(&self.source)
+    }
+
     /// Could this template have written this path? Never a wrong no; a yes where the characters fit.
     pub fn matches(&self, path: &str) -> bool {
         matching::matches(&self.parts, path)

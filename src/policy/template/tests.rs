@@ -187,17 +187,19 @@ fn failures_at_run_time_say_what_failed() {
 #[test]
 fn fixed_dir_ends_before_the_first_field() {
     let cases = [
-        ("a/b/w-{epoch}.keras", "a/b/"),
-        ("a/{epoch}/w.keras", "a/"),
-        ("{{a}}/b{epoch}/c", "{a}/"),
-        ("a//b-{epoch}", "a//"),
-        ("/{epoch}", "/"),
-        ("w.keras", ""),
-        ("{epoch}/w.keras", ""),
-        ("a/b.keras", "a/"),
+        ("a/b/w-{epoch}.keras", "a/b/", "w-{epoch}.keras"),
+        ("a/{epoch}/w.keras", "a/", "{epoch}/w.keras"),
+        ("{{a}}/b{epoch}/c", "{a}/", "b{epoch}/c"),
+        ("a//b-{epoch}", "a//", "b-{epoch}"),
+        ("/{epoch}", "/", "{epoch}"),
+        ("w.keras", "", "w.keras"),
+        ("{epoch}/w.keras", "", "{epoch}/w.keras"),
+        ("a/b.keras", "a/", "b.keras"),
+        ("a/{epoch:/>3}", "a/", "{epoch:/>3}"),
     ];
-    for (source, dir) in cases {
-        assert_eq!(parse(source).unwrap().fixed_dir(), dir, "{source}");
+    for (source, dir, below) in cases {
+        let template = parse(source).unwrap();
+        assert_eq!((template.fixed_dir(), template.below_fixed_dir()), (dir, below), "{source}");
     }
     assert_eq!(parse("{epoch:{w}d}-{x}").unwrap().names(), ["epoch", "w", "x"]);
 }

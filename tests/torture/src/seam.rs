@@ -168,7 +168,14 @@ impl Run<'_> {
             let result = result.and_then(|()| session.wait());
             let record = Record { path: path.clone(), time, loss };
             match result {
-                Ok(()) => self.account.saved(self.setup, record),
+                Ok(()) => {
+                    let failed = self.faults.end();
+                    let new = failed.get(before..).unwrap_or_default();
+                    if new.contains(&"sync") && !matches!(self.fault.code, libc::EINTR | 0) {
+                        return Err("a file that could not be synced counts as saved".into());
+                    }
+                    self.account.saved(self.setup, record);
+                }
                 Err(e) => {
                     self.failed += 1;
                     self.excuse(&e)?;
