@@ -1,6 +1,8 @@
 // libckpt::Session and libckpt::Options: the usual loop, logs, moves, and what is thrown.
 #include "check.hpp"
 
+#include <cmath>
+#include <csignal>
 #include <map>
 
 using libckpt::LogLevel;
@@ -137,6 +139,42 @@ static void in_the_background() {
   failing.wait();
 }
 
+// What makes a save due beyond Keras, and the end.
+static void when() {
+  std::vector<float> weights = {0, 0};
+  Model model;
+  model.add("layers/dense/vars/0", weights, {2});
+  {
+    Session session("session/when-{batch}.weights.h5", weights_only()
+                                                           .save_freq(CKPT_SAVE_FREQ_NEVER)
+                                                           .save_every_secs(1e9)
+                                                           .save_on_signal(SIGUSR1)
+                                                           .save_on_signal(SIGUSR2));
+    session.on_train_batch_end(0, {});
+    CHECK(!session.preempted() && !session.should_save());
+    CHECK(std::raise(SIGUSR2) == 0);
+    session.on_train_batch_end(1, {});
+    CHECK(session.preempted() && session.path() == "session/when-2.weights.h5");
+    session.on_train_end();
+    CHECK(!session.should_save());
+  }
+  Session paid("session/paid-{batch}.weights.h5", weights_only().overhead_budget(0.5).mtbf(1e9));
+  paid.on_train_batch_end(0, {});
+  CHECK(paid.should_save());
+
+  Session best("session/end-{epoch}.weights.h5", weights_only().on_nan(libckpt::OnNan::Aside).restore_best());
+  for (const double loss : {1.0, 0.5, static_cast<double>(NAN), 2.0}) {
+    weights[0] = static_cast<float>(loss);
+    best.on_epoch_end(0, {{"val_loss", loss}});
+    CHECK(best.path() == (loss == loss ? "session/end-1.weights.h5" : "session/end-1.nan.weights.h5"));
+    if (loss < 2.0 || loss != loss) best.save(model);
+  }
+  throws([&] { best.on_train_end(); }, Status::InvalidArgument, "model is NULL");
+  best.on_train_end(model);
+  CHECK(weights[0] == 0.5F);
+  throws([] { Options().save_on_signal(SIGKILL); }, Status::InvalidArgument, "cannot be caught");
+}
+
 static void moves() {
   Session a("session/a.weights.h5", weights_only());
   ckpt* const handle = a.get();
@@ -175,6 +213,7 @@ int main() {
   the_usual_loop();
   log_functions();
   in_the_background();
+  when();
   moves();
   refuses();
   return 0;
