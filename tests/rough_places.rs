@@ -4,7 +4,7 @@
 //! The disks are mounted in a namespace of a child's own, which needs no privileges on most systems. Where that cannot
 //! be had, the test says so, and fails if `CI` is set.
 #![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
-#![allow(clippy::print_stderr, reason = "a test that is not run says so")]
+#![allow(clippy::print_stdout, reason = "a test that is not run says so")]
 
 mod scratch;
 
