@@ -56,16 +56,16 @@ static void the_usual_loop() {
   CHECK(lines[4] == "Epoch 3: val_loss did not improve from 0.50000");
 
   {
-    Session fresh("resume-{epoch}.weights.h5", weights_only());
+    Session fresh("session/resume-{epoch}.weights.h5", weights_only());
     CHECK(!fresh.resume(model) && !fresh.state("rng"));
     fresh.set_state("rng", std::string("a\0b", 3));
     weights[1] = 7;
     fresh.on_epoch_end(4, {{"val_loss", 0.5}});
     fresh.save(model);
     weights[1] = 0;
-    Session again("resume-{epoch}.weights.h5", weights_only());
+    Session again("session/resume-{epoch}.weights.h5", weights_only());
     const auto resumed = again.resume(model).value();
-    CHECK(resumed.epoch == 5 && resumed.batch == 0 && !resumed.best && resumed.path == "resume-5.weights.h5");
+    CHECK(resumed.epoch == 5 && resumed.batch == 0 && !resumed.best && resumed.path == "session/resume-5.weights.h5");
     CHECK(weights[1] == 7 && again.state("rng") == std::string("a\0b", 3));
     model.add("layers/dense_9/vars/0", weights, {2});
     throws([&] { again.resume(model); }, Status::Mismatch, "dense_9");
