@@ -95,6 +95,9 @@ fn contents(dir: &Path) -> BTreeMap<String, (Vec<Vec<u8>>, Value)> {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.starts_with(".ckpt-lock") {
+            continue;
+        }
         let Some(json) = training_state(&path).unwrap() else {
             shards += 1;
             continue;

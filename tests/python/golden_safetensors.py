@@ -27,7 +27,7 @@ def compact(value):
 def expect(path, tensors=None, metadata=None):
     """Puts its expectation beside a file."""
     strings = {} if metadata else dict(header(path)[0].get("__metadata__") or {})
-    own = {key: strings.pop(f"libckpt.{key}") for key in ("state", "config", "names", "checksums") if f"libckpt.{key}" in strings}
+    own = {key: strings.pop(f"libckpt.{key}") for key in ("state", "config", "names", "checksums", "guard") if f"libckpt.{key}" in strings}
     texts = {key: own[key].rstrip(" ").encode() for key in ("state", "config") if key in own}
     if strings or metadata:
         texts["metadata"] = metadata or compact(strings)
