@@ -166,8 +166,20 @@ fn cases() -> Vec<(&'static str, Options)> {
                 save_every_secs: Some(1e-9),
                 save_best_only: true,
                 save_last: Some("last.weights.h5".to_owned()),
-                ..weights
+                ..weights.clone()
             }),
+        ),
+        (
+            "m.weights.json",
+            Options {
+                max_shard_bytes: 8,
+                ..of(policy::Options {
+                    save_every_secs: Some(1e-9),
+                    save_best_only: true,
+                    save_last: Some("last.weights.json".to_owned()),
+                    ..weights
+                })
+            },
         ),
     ]
 }

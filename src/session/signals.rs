@@ -163,10 +163,12 @@ fn add(signal: c_int) -> io::Result<()> {
 
 /// Puts the handler there, in the place of `previous`.
 fn install(signal: c_int, slot: &Slot, previous: &sigaction) -> io::Result<()> {
-    // Never one's flags with the other's function, whoever is in the handler at the moment.
-    slot.previous.store(libc::SIG_IGN, SeqCst);
-    slot.flags.store(previous.sa_flags, SeqCst);
-    slot.previous.store(previous.sa_sigaction, SeqCst);
+    if (slot.previous.load(SeqCst), slot.flags.load(SeqCst)) != (previous.sa_sigaction, previous.sa_flags) {
+        // Never one's flags with the other's function, whoever is in the handler at the moment.
+        slot.previous.store(libc::SIG_IGN, SeqCst);
+        slot.flags.store(previous.sa_flags, SeqCst);
+        slot.previous.store(previous.sa_sigaction, SeqCst);
+    }
     slot.owner.store(process(), SeqCst);
     let mut own = *previous;
     own.sa_sigaction = handler();

@@ -2,6 +2,7 @@
 #define _XOPEN_SOURCE 700
 #include "check.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -208,6 +209,35 @@ static void forked(void) {
   CHECK(is_default(SIGTERM));
 }
 
+enum { THREADS = 3, SESSIONS = 100, SIGNALS = 3000 };
+
+static void *come_and_go(void *filepath) {
+  for (int i = 0; i < SESSIONS; i++)
+    ckpt_free(new_session(filepath, SIGUSR1, SIGUSR2));
+  return NULL;
+}
+
+/* Whoever listened before hears every one, while sessions of other threads come and go. */
+static void sessions_come_and_go(void) {
+  static char paths[THREADS][32];
+  pthread_t threads[THREADS];
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = plain;
+  CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+  plain_calls = 0;
+  for (int i = 0; i < THREADS; i++) {
+    snprintf(paths[i], sizeof paths[i], "signals/t%d.weights.h5", i);
+    CHECK(pthread_create(&threads[i], NULL, come_and_go, paths[i]) == 0);
+  }
+  for (int i = 0; i < SIGNALS; i++)
+    CHECK(raise(SIGUSR1) == 0 && plain_calls == i + 1);
+  for (int i = 0; i < THREADS; i++)
+    CHECK(pthread_join(threads[i], NULL) == 0);
+  CHECK(disposition(SIGUSR1).sa_handler == plain && disposition(SIGUSR2).sa_sigaction == with_info);
+  CHECK(signal(SIGUSR1, SIG_DFL) != SIG_ERR);
+}
+
 static void refused(void) {
   static const int bad[] = {0, -1, SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, 10000};
   ckpt_options *options = NULL;
@@ -229,6 +259,7 @@ int main(void) {
   two_sessions();
   a_handler_after();
   forked();
+  sessions_come_and_go();
   refused();
   return 0;
 }

@@ -66,7 +66,7 @@ static void by_time(void) {
   CHECK(!due_after_batch(session, 0) && !due_after_epoch(session, 0, 1.0));
   ckpt_free(session);
 
-  /* With save_best_only there is no place for what the best is not known to be worse than. */
+  /* With save_best_only there is no place for what is not known to be better than the best. */
   options = new_options();
   OK(ckpt_options_set_save_best_only(options, true));
   OK(ckpt_options_set_save_every_secs(options, 1e-9));
@@ -78,6 +78,41 @@ static void by_time(void) {
   CHECK(!due_after_epoch(session, 1, 2.0) && strcmp(lines, "") == 0);
   ckpt_free(session);
   ckpt_model_free(model);
+}
+
+/* With a stable name there is: the newest goes there alone, and the best stays. */
+static void beside_the_best(void) {
+  ckpt_model *model = new_model();
+  ckpt_options *options = new_options();
+  ckpt_resume_info info;
+  const char *path;
+  double best;
+  OK(ckpt_options_set_save_best_only(options, true));
+  OK(ckpt_options_set_save_every_secs(options, 1e-9));
+  OK(ckpt_options_set_save_last(options, "when/two-last.weights.h5"));
+  OK(ckpt_options_set_keep_last(options, 1));
+  ckpt *session = new_session("when/two-{val_loss}.weights.h5", options);
+  weights[0] = 1;
+  CHECK(due_after_epoch(session, 0, 0.5));
+  OK(ckpt_save(session, model));
+  weights[0] = 2;
+  CHECK(due_after_batch(session, 0)); /* it has no val_loss */
+  OK(ckpt_save(session, model));
+  weights[0] = 3;
+  CHECK(due_after_epoch(session, 1, 0.75) && strstr(ckpt_path(session), "when/two-last.weights.h5"));
+  OK(ckpt_save(session, model));
+  OK(ckpt_best_path(session, &path));
+  OK(ckpt_best(session, &best));
+  CHECK(strcmp(path, "when/two-0.5.weights.h5") == 0 && exists(path) && best == 0.5);
+  OK(ckpt_load_best(session, model));
+  CHECK(weights[0] == 1);
+  OK(ckpt_resume(session, model, &info)); /* from the newest */
+  CHECK(weights[0] == 3 && info.epoch == 2 && info.best == 0.5);
+  OK(ckpt_best_path(session, &path));
+  CHECK(strcmp(path, "when/two-0.5.weights.h5") == 0);
+  ckpt_free(session);
+  ckpt_model_free(model);
+  CHECK(strcmp(lines, "") == 0);
 }
 
 static void by_cost(void) {
@@ -209,6 +244,7 @@ static void a_failure_before_the_end(void) {
 int main(void) {
   fresh_directory("when");
   by_time();
+  beside_the_best();
   by_cost();
   aside();
   nan_skipped_or_as_keras();
