@@ -13,6 +13,7 @@ mod scratch;
 mod seam;
 mod setup;
 mod tally;
+mod trainer;
 mod watchdog;
 mod weights;
 mod wrapped;
