@@ -6,6 +6,8 @@
 mod account;
 mod arguments;
 mod flips;
+mod fs;
+mod image;
 mod layers;
 mod process;
 mod random;
