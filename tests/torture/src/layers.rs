@@ -1,7 +1,7 @@
 //! The layers by their names, with how much of each makes a full run.
 
 use crate::tally::Tally;
-use crate::{flips, process, seam};
+use crate::{flips, fs, process, seam};
 
 /// A layer.
 pub struct Layer {
@@ -27,6 +27,7 @@ pub const LAYERS: &[Layer] = &[
         missing: nothing,
         case: process::case,
     },
+    Layer { name: "fs", unit: "crashes", enough: 2_000, share: 20, missing: fs::missing, case: fs::case },
     Layer { name: "flips", unit: "bits", enough: u64::MAX, share: 20, missing: nothing, case: flips::case },
 ];
 

@@ -6,6 +6,8 @@
 mod account;
 mod arguments;
 mod flips;
+mod fs;
+mod image;
 mod layers;
 mod process;
 mod random;
@@ -13,6 +15,7 @@ mod scratch;
 mod seam;
 mod setup;
 mod tally;
+mod trainer;
 mod watchdog;
 mod weights;
 mod wrapped;

@@ -136,7 +136,7 @@ impl Run<'_> {
         if !self.setup.name.contains('/') {
             std::fs::write(dir.join(".ckpt-tmp-left"), b"half").map_err(|e| e.to_string())?;
         }
-        let storage = Arc::new(Wrapped(self.faults.clone()));
+        let storage = Arc::new(Wrapped(self.faults.clone(), Arc::new(Disk)));
         let (session, _errors) = match self.setup.session(&dir, storage.clone()) {
             Ok(session) => session,
             Err(e) => {

@@ -1,13 +1,13 @@
-//! The real disk, with somebody who is asked before each call of the seam and told after it.
+//! A storage, with somebody who is asked before each call of the seam and told after it.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ckpt::engine::Storage;
 use ckpt::engine::queue::{Ended, Queue, Write};
 use ckpt::engine::storage::{Attributes, Handle, Info};
-use ckpt::engine::{Disk, Storage};
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub trait Hook: Send + Sync + 'static {
     fn after(&self, call: &'static str);
 }
 
-/// The disk, and a hook.
-pub struct Wrapped(pub Arc<dyn Hook>);
+/// A storage, and a hook.
+pub struct Wrapped(pub Arc<dyn Hook>, pub Arc<dyn Storage>);
 
 struct WrappedHandle(Arc<dyn Hook>, Option<Box<dyn Handle>>);
 
@@ -56,49 +56,49 @@ impl Wrapped {
 
 impl Storage for Wrapped {
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn Handle>> {
-        self.file("create", || Disk.create(path, mode))
+        self.file("create", || self.1.create(path, mode))
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
-        self.file("open", || Disk.open(path))
+        self.file("open", || self.1.open(path))
     }
     fn reopen(&self, path: &Path) -> io::Result<Box<dyn Handle>> {
-        self.file("reopen", || Disk.reopen(path))
+        self.file("reopen", || self.1.reopen(path))
     }
     fn read(&self, path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.call("read", || Disk.read(path, offset, buf))
+        self.call("read", || self.1.read(path, offset, buf))
     }
     fn info(&self, path: &Path) -> io::Result<Info> {
-        self.call("info", || Disk.info(path))
+        self.call("info", || self.1.info(path))
     }
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
-        self.call("real_path", || Disk.real_path(path))
+        self.call("real_path", || self.1.real_path(path))
     }
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
-        self.call("read_link", || Disk.read_link(path))
+        self.call("read_link", || self.1.read_link(path))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call("rename", || Disk.rename(from, to))
+        self.call("rename", || self.1.rename(from, to))
     }
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        self.call("exchange", || Disk.exchange(one, other))
+        self.call("exchange", || self.1.exchange(one, other))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call("remove", || Disk.remove(path))
+        self.call("remove", || self.1.remove(path))
     }
     fn make_dir(&self, path: &Path) -> io::Result<()> {
-        self.call("make_dir", || Disk.make_dir(path))
+        self.call("make_dir", || self.1.make_dir(path))
     }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.call("remove_dir", || Disk.remove_dir(path))
+        self.call("remove_dir", || self.1.remove_dir(path))
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.call("sync_dir", || Disk.sync_dir(path))
+        self.call("sync_dir", || self.1.sync_dir(path))
     }
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        self.call("list", || Disk.list(path))
+        self.call("list", || self.1.list(path))
     }
     fn queue(&self, path: &Path) -> io::Result<Box<dyn Queue>> {
-        let queue = self.call("queue", || Disk.queue(path))?;
+        let queue = self.call("queue", || self.1.queue(path))?;
         Ok(Box::new(WrappedQueue { hook: self.0.clone(), queue, held: Vec::new(), cut: Vec::new() }))
     }
 }

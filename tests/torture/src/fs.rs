@@ -1,0 +1,159 @@
+//! The file system: a training on a real ext4 or XFS that crashes, at random times or at a call; then others look.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use ckpt::engine::{Disk, Storage};
+
+use crate::account::Account;
+use crate::image::{Crash, Image, Kind, crash};
+use crate::random::Random;
+use crate::setup::Setup;
+use crate::tally::Tally;
+use crate::trainer::{Blow, Ended, Trainer, judge, kill_self};
+use crate::watchdog;
+use crate::weights::Weights;
+use crate::wrapped::Wrapped;
+
+/// Crashes of a file system, one after the other: each session meets what the crash before it has left.
+const CRASHES: u64 = 4;
+
+/// Epochs that no training comes to the end of, but one that saves only what is better.
+const MANY: u64 = 1000;
+
+/// The longest that a training lives, in microseconds, of a small model and of one of some MiB; the most of its calls.
+const LIFE: u64 = 60_000;
+const LARGE_LIFE: u64 = 150_000;
+const CALLS: u64 = 250;
+
+/// When a file system crashes.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Before a call, or after it.
+    Call { at: u64, after: bool },
+    /// After so many microseconds.
+    Time(u64),
+}
+
+/// Why there can be no such crashes here.
+pub fn missing() -> Option<String> {
+    let tried = |kind| Image::new(kind).err();
+    let why = tried(Kind::Ext4).or_else(|| tried(Kind::Xfs))?;
+    Some(format!("it needs root, loop devices, mkfs.ext4 and mkfs.xfs: {why}"))
+}
+
+/// A new file system, and some crashes of it; XFS and ext4 in turn.
+pub fn case(case: u64, tally: &mut Tally) -> bool {
+    let kind = if case.is_multiple_of(2) { Kind::Xfs } else { Kind::Ext4 };
+    let mut random = Random::new(case ^ 0x0f5_f5f5);
+    let setup = setup(&mut random);
+    let training = Training { setup: &setup, together: 1 + random.below(2), resumes: random.one_in(2) };
+    match training.crashes(case, kind, &mut random, tally) {
+        Ok(()) => tally.count("file systems", 1),
+        Err(e) => tally.finding(case, format!("{}: {e} in {training:?}", kind.name())),
+    }
+    watchdog::rest();
+    true
+}
+
+/// A way of saving whose saves are durable, and that fits into an image.
+fn setup(random: &mut Random) -> Setup {
+    let setup = Setup::of(random);
+    let direct = random.one_in(4);
+    let keep_last = setup.keep_last.max(u64::from(direct || setup.keep_best > 0));
+    let best_only = random.one_in(8);
+    Setup { direct, keep_last, best_only, durable: true, ..setup }
+}
+
+#[derive(Debug)]
+struct Training<'a> {
+    setup: &'a Setup,
+    together: u64,
+    /// Whether each session goes on where the one before it was.
+    resumes: bool,
+}
+
+impl Training<'_> {
+    fn crashes(&self, case: u64, kind: Kind, random: &mut Random, tally: &mut Tally) -> Result<(), String> {
+        let mut image = Image::new(kind)?;
+        let mut weights = Weights::new(self.setup.bytes());
+        let mut account = Account::default();
+        let life = if self.setup.direct { LARGE_LIFE } else { LIFE };
+        for number in 0..CRASHES {
+            let end = match random.one_in(2) {
+                true => End::Call { at: random.below(CALLS), after: random.one_in(2) },
+                false => End::Time(random.below(life)),
+            };
+            let how = match random.below(8) {
+                0 => Crash::Flush,
+                1 | 2 => Crash::Journal,
+                _ => Crash::Nothing,
+            };
+            watchdog::step(|| format!("fs {case}: {end:?} {how:?} in {self:?}"));
+            if !self.resumes {
+                account.begin();
+            }
+            self.crash(&mut image, number * MANY, (end, how), &mut weights, &mut account)
+                .map_err(|e| format!("crash {number}, {end:?} {how:?}: {e}"))?;
+            tally.count("crashes", 1);
+            tally.count(&format!("on {}", kind.name()), 1);
+        }
+        Ok(())
+    }
+
+    /// One life of it, and what is left.
+    fn crash(
+        &self,
+        image: &mut Image,
+        first: u64,
+        (end, how): (End, Crash),
+        weights: &mut Weights,
+        account: &mut Account,
+    ) -> Result<(), String> {
+        let dir = image.dir();
+        let root = Arc::new(image.root()?);
+        let storage: Arc<dyn Storage> = match end {
+            End::Call { at, after } => Arc::new(Wrapped(blow(at, after, root.clone(), how), Arc::new(Disk))),
+            // With all that the real one can.
+            End::Time(_) => Arc::new(Disk),
+        };
+        let count = if self.setup.best_only { 12 } else { MANY };
+        let Training { setup, together, resumes } = *self;
+        let trainer = Trainer { setup, dir: &dir, epochs: first..first + count, together, resumes, storage };
+        let failed = AtomicBool::new(false);
+        let (_, lines) = trainer.run_in_child(weights, |pid| {
+            if let End::Time(time) = end {
+                thread::sleep(Duration::from_micros(time));
+                failed.store(crash(&root, how).is_err(), Relaxed);
+                // SAFETY: our own child, which has not been waited for.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        })?;
+        if failed.into_inner() {
+            return Err("the file system does not crash".into());
+        }
+        // One that has come to its end before crashes when it rests.
+        let _ = crash(&root, how);
+        drop(root);
+        drop(trainer);
+        image.mount_again()?;
+        judge(setup, weights, &dir, account, &lines, Ended::Crashed)
+            .map_err(|e| format!("{e}; it said {:?}", lines.lines().last()))
+    }
+}
+
+/// Crashes the file system at a call, and the training with it.
+pub fn blow(
+    at: u64,
+    after: bool,
+    root: Arc<File>,
+    how: Crash,
+) -> Arc<Blow<impl Fn() + Send + Sync + 'static>> {
+    Blow::new(Some((at, after)), move || {
+        let _ = crash(&root, how);
+        kill_self();
+    })
+}
