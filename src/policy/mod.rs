@@ -182,6 +182,9 @@ impl Policy {
                 self.batches_since_save = 0;
             }
         }
+        if !by_keras && self.pace.is_none() {
+            return Ok(());
+        }
         self.judge(Event { epoch: self.epoch, batch: Some(batch), by_keras }, logs)
     }
 
