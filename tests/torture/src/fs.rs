@@ -96,15 +96,17 @@ impl Training<'_> {
             if !self.resumes {
                 account.begin();
             }
-            self.crash(&mut image, number * MANY, (end, how), &mut weights, &mut account)
+            let durable = self
+                .crash(&mut image, number * MANY, (end, how), &mut weights, &mut account)
                 .map_err(|e| format!("crash {number}, {end:?} {how:?}: {e}"))?;
             tally.count("crashes", 1);
+            tally.count("durable saves before them", durable);
             tally.count(&format!("on {}", kind.name()), 1);
         }
         Ok(())
     }
 
-    /// One life of it, and what is left.
+    /// One life of it, and what is left; the saves that it has reported durable.
     fn crash(
         &self,
         image: &mut Image,
@@ -112,7 +114,7 @@ impl Training<'_> {
         (end, how): (End, Crash),
         weights: &mut Weights,
         account: &mut Account,
-    ) -> Result<(), String> {
+    ) -> Result<u64, String> {
         let dir = image.dir();
         let root = Arc::new(image.root()?);
         let storage: Arc<dyn Storage> = match end {
@@ -141,7 +143,8 @@ impl Training<'_> {
         drop(trainer);
         image.mount_again()?;
         judge(setup, weights, &dir, account, &lines, Ended::Crashed)
-            .map_err(|e| format!("{e}; it said {:?}", lines.lines().last()))
+            .map_err(|e| format!("{e}; it said {:?}", lines.lines().last()))?;
+        Ok(lines.lines().filter(|line| *line == "done").count() as u64 * together)
     }
 }
 
