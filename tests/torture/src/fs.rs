@@ -2,8 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 use std::time::Duration;
 
 use ckpt::engine::{Disk, Storage};
@@ -125,20 +123,18 @@ impl Training<'_> {
         let count = if self.setup.best_only { 12 } else { MANY };
         let Training { setup, together, resumes } = *self;
         let trainer = Trainer { setup, dir: &dir, epochs: first..first + count, together, resumes, storage };
-        let failed = AtomicBool::new(false);
-        let (_, lines) = trainer.run_in_child(weights, |pid| {
+        let mut crashed = Ok(());
+        let (killed, lines) = trainer.run_in_child(weights, |child| {
             if let End::Time(time) = end {
-                thread::sleep(Duration::from_micros(time));
-                failed.store(crash(&root, how).is_err(), Relaxed);
-                // SAFETY: our own child, which has not been waited for.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
+                child.live(Duration::from_micros(time));
+                child.crash(|| crashed = crash(&root, how));
             }
         })?;
-        if failed.into_inner() {
-            return Err("the file system does not crash".into());
+        if !killed && matches!(end, End::Call { .. }) {
+            // It has come to its end before.
+            crashed = crash(&root, how);
         }
-        // One that has come to its end before crashes when it rests.
-        let _ = crash(&root, how);
+        crashed.map_err(|e| format!("it does not crash: {e}"))?;
         drop(root);
         drop(trainer);
         image.mount_again()?;
