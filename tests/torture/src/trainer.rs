@@ -162,8 +162,8 @@ pub struct Child {
     said: Vec<u8>,
 }
 
-/// What stands among the lines of a trainer where its file system crashed: it cannot have what it says after that from
-/// a disk that has lost nothing.
+/// What stands among the lines of a trainer where its file system crashed: after that it may have read no more, and a
+/// sync under way then can succeed on XFS.
 const CRASH: &str = "crash";
 
 impl Child {
@@ -246,7 +246,7 @@ pub fn judge(
                 loss: loss.parse().map_err(|_| format!("'{line}'"))?,
             }),
             [CRASH] => crashed = true,
-            ["done"] if crashed => {}
+            ["done"] | ["resumed", ..] if crashed => {}
             ["done"] => begun.drain(..).for_each(|record| account.saved(setup, record)),
             ["end"] => {}
             _ if ended == Ended::Crashed && is_of_a_crash(line) => {}
