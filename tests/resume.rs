@@ -326,6 +326,20 @@ fn where_none_is_whole_that_is_an_error() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_looked_at_is_an_error_and_not_an_empty_one() {
+    let dir = Scratch::new("resume-unseen");
+    // A directory whose name is too long for any file system; a trainer would begin anew if there seemed to be none.
+    let template = format!("{}/{}/{{epoch}}.weights.h5", dir.join("below").display(), "n".repeat(300));
+    let session = Session::new(&template, weights_only()).unwrap();
+    let error = session.resume(&mut Trainer::new().model).unwrap_err();
+    assert_eq!((error.status(), error.os()), (Status::NotFound, 0), "nothing is there yet: {error}");
+    fs::create_dir(dir.join("below")).unwrap();
+    let error = session.resume(&mut Trainer::new().model).unwrap_err();
+    assert_eq!((error.status(), error.os()), (Status::Io, libc::ENAMETOOLONG), "{error}");
+    assert!(error.message().contains("look for checkpoints in"), "{error}");
+}
+
+#[test]
 fn a_best_that_is_damaged_is_not_the_best() {
     let dir = Scratch::new("resume-best");
     let mut options = weights_only();

@@ -43,7 +43,7 @@ impl Shared {
             let core = self.lock();
             (core.policy.template().clone(), core.policy.options().save_last.clone())
         };
-        let mut found = checkpoints(&template, save_last.as_deref());
+        let mut found = checkpoints(&template, save_last.as_deref())?;
         // Newest by the counter. Of files without one (Keras' own) there is only the time to tell; one that cannot be read
         // may be the newest. The stable name comes after the name that the template gave the same file.
         found.sort_by(|a, b| {

@@ -1,11 +1,12 @@
 //! What a session finds where its files go: leftovers of saves that were cut off, and checkpoints.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::engine::{self, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::policy::{Level, Template};
 use crate::reader;
 
@@ -43,10 +44,13 @@ impl Found {
 }
 
 /// The files that a template could have written, and the one with the stable name of the newest.
-pub(super) fn checkpoints(template: &Template, save_last: Option<&str>) -> Vec<Found> {
-    let mut visit = Visit { template, sweep: None, found: Vec::new(), open: Vec::new() };
+///
+/// # Errors
+/// There is something that cannot be looked at: that none is known does not mean then that there is none.
+pub(super) fn checkpoints(template: &Template, save_last: Option<&str>) -> Result<Vec<Found>> {
+    let mut visit = Visit { template, sweep: None, found: Vec::new(), open: Vec::new(), failed: None };
     visit.begin(save_last);
-    visit.found
+    visit.failed.map_or(Ok(visit.found), Err)
 }
 
 /// Removes the leftovers that nobody holds from the directories of a template and of the stable name, and gives the
@@ -58,7 +62,8 @@ pub(super) fn look_around(
     save_last: Option<&str>,
     log: &Log,
 ) -> u64 {
-    let mut visit = Visit { template, sweep: Some((storage, log)), found: Vec::new(), open: Vec::new() };
+    let mut visit =
+        Visit { template, sweep: Some((storage, log)), found: Vec::new(), open: Vec::new(), failed: None };
     visit.begin(save_last);
     visit.found.iter().map(Found::save).max().unwrap_or(0)
 }
@@ -70,6 +75,8 @@ struct Visit<'a> {
     found: Vec<Found>,
     /// Device and inode of the directories on the way to where the visit is: links may lead back.
     open: Vec<(u64, u64)>,
+    /// What could not be looked at first.
+    failed: Option<Error>,
 }
 
 impl Visit<'_> {
@@ -78,7 +85,7 @@ impl Visit<'_> {
             if let (Some((storage, log)), Some(dir)) = (self.sweep, Path::new(last).parent()) {
                 sweep(storage, dir, log);
             }
-            if let Ok(what) = fs::metadata(last)
+            if let Some(what) = self.there(last, fs::metadata(last))
                 && what.is_file()
             {
                 self.found.push(Found::new(last.to_owned(), true, &what));
@@ -96,9 +103,11 @@ impl Visit<'_> {
         if let Some((storage, log)) = self.sweep {
             sweep(storage, dir, log);
         }
-        let (Ok(here), Ok(entries)) = (fs::metadata(dir), fs::read_dir(dir)) else { return };
+        let Some(here) = self.there(dir, fs::metadata(dir)) else { return };
+        let Some(entries) = self.there(dir, fs::read_dir(dir)) else { return };
         self.open.push((here.dev(), here.ino()));
-        for entry in entries.flatten() {
+        for entry in entries {
+            let Some(entry) = self.there(dir, entry) else { break };
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
             let path = format!("{prefix}{name}");
             let below = format!("{path}/");
@@ -106,7 +115,7 @@ impl Visit<'_> {
             if !is_dir && !is_file {
                 continue;
             }
-            let Ok(what) = fs::metadata(&path) else { continue };
+            let Some(what) = self.there(&path, fs::metadata(&path)) else { continue };
             if what.is_dir() && is_dir && depth > 0 {
                 if !self.open.contains(&(what.dev(), what.ino())) {
                     self.directory(&below, depth - 1);
@@ -117,6 +126,18 @@ impl Visit<'_> {
             }
         }
         self.open.pop();
+    }
+
+    /// What is at a path, if there is something.
+    fn there<T>(&mut self, path: impl AsRef<Path>, result: io::Result<T>) -> Option<T> {
+        let absent = [libc::ENOENT, libc::ENOTDIR, libc::ELOOP];
+        result
+            .map_err(|e| {
+                if e.raw_os_error().is_none_or(|code| !absent.contains(&code)) {
+                    self.failed.get_or_insert(Error::io("look for checkpoints in", path.as_ref(), &e));
+                }
+            })
+            .ok()
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 use std::time::Duration;
 
 use ckpt::engine::{Disk, Storage};
 
 use crate::account::Account;
 use crate::image::{Crash, Image, Kind, crash};
+use crate::mutant::{Mutant, Mutation};
 use crate::random::Random;
 use crate::setup::Setup;
 use crate::tally::Tally;
@@ -21,13 +20,18 @@ use crate::wrapped::Wrapped;
 /// Crashes of a file system, one after the other: each session meets what the crash before it has left.
 const CRASHES: u64 = 4;
 
-/// Epochs that no training comes to the end of, but one that saves only what is better.
+/// Epochs that no training comes to the end of; those of one that saves only what is better.
 const MANY: u64 = 1000;
+const FEW: u64 = 12;
 
 /// The longest that a training lives, in microseconds, of a small model and of one of some MiB; the most of its calls.
 const LIFE: u64 = 60_000;
 const LARGE_LIFE: u64 = 150_000;
 const CALLS: u64 = 250;
+
+/// The same of a mutant.
+const SHORT_LIFE: u64 = 15_000;
+const FEW_CALLS: u64 = 150;
 
 /// When a file system crashes.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +54,13 @@ pub fn case(case: u64, tally: &mut Tally) -> bool {
     let kind = if case.is_multiple_of(2) { Kind::Xfs } else { Kind::Ext4 };
     let mut random = Random::new(case ^ 0x0f5_f5f5);
     let setup = setup(&mut random);
-    let training = Training { setup: &setup, together: 1 + random.below(2), resumes: random.one_in(2) };
+    let training = Training {
+        setup: &setup,
+        together: 1 + random.below(2),
+        resumes: random.one_in(2),
+        epochs: if setup.best_only { FEW } else { MANY },
+        mutation: None,
+    };
     match training.crashes(case, kind, &mut random, tally) {
         Ok(()) => tally.count("file systems", 1),
         Err(e) => tally.finding(case, format!("{}: {e} in {training:?}", kind.name())),
@@ -68,12 +78,35 @@ fn setup(random: &mut Random) -> Setup {
     Setup { direct, keep_last, best_only, durable: true, ..setup }
 }
 
+/// A training whose file systems crash.
 #[derive(Debug)]
-struct Training<'a> {
-    setup: &'a Setup,
-    together: u64,
+pub struct Training<'a> {
+    pub setup: &'a Setup,
+    pub together: u64,
     /// Whether each session goes on where the one before it was.
-    resumes: bool,
+    pub resumes: bool,
+    pub epochs: u64,
+    /// What is wrong with it.
+    pub mutation: Option<Mutation>,
+}
+
+/// When a file system crashes, and what becomes of its journal.
+#[derive(Debug)]
+struct Fate(End, Crash);
+
+impl Fate {
+    fn of(random: &mut Random, calls: u64, life: u64) -> Fate {
+        let end = match random.one_in(2) {
+            true => End::Call { at: random.below(calls), after: random.one_in(2) },
+            false => End::Time(random.below(life)),
+        };
+        let how = match random.below(8) {
+            0 => Crash::Flush,
+            1 | 2 => Crash::Journal,
+            _ => Crash::Nothing,
+        };
+        Fate(end, how)
+    }
 }
 
 impl Training<'_> {
@@ -83,36 +116,38 @@ impl Training<'_> {
         let mut account = Account::default();
         let life = if self.setup.direct { LARGE_LIFE } else { LIFE };
         for number in 0..CRASHES {
-            let end = match random.one_in(2) {
-                true => End::Call { at: random.below(CALLS), after: random.one_in(2) },
-                false => End::Time(random.below(life)),
-            };
-            let how = match random.below(8) {
-                0 => Crash::Flush,
-                1 | 2 => Crash::Journal,
-                _ => Crash::Nothing,
-            };
-            watchdog::step(|| format!("fs {case}: {end:?} {how:?} in {self:?}"));
+            let fate = Fate::of(random, CALLS, life);
+            watchdog::step(|| format!("fs {case}: {fate:?} in {self:?}"));
             if !self.resumes {
                 account.begin();
             }
-            self.crash(&mut image, number * MANY, (end, how), &mut weights, &mut account)
-                .map_err(|e| format!("crash {number}, {end:?} {how:?}: {e}"))?;
+            let durable = self
+                .crash(&mut image, number * MANY, &fate, &mut weights, &mut account)?
+                .map_err(|e| format!("crash {number}, {fate:?}: {e}"))?;
             tally.count("crashes", 1);
+            tally.count("durable saves before them", durable);
             tally.count(&format!("on {}", kind.name()), 1);
         }
         Ok(())
     }
 
-    /// One life of it, and what is left.
+    /// One life of it on a new file system; an error within is what is wrong after the crash.
+    pub fn crash_anew(&self, kind: Kind, random: &mut Random) -> Result<Result<u64, String>, String> {
+        let mut image = Image::new(kind)?;
+        let fate = Fate::of(random, FEW_CALLS, SHORT_LIFE);
+        watchdog::step(|| format!("{} of a mutant: {fate:?} in {self:?}", kind.name()));
+        self.crash(&mut image, 0, &fate, &mut Weights::new(self.setup.bytes()), &mut Account::default())
+    }
+
+    /// One life of it, and what is left; the saves that it has reported durable.
     fn crash(
         &self,
         image: &mut Image,
         first: u64,
-        (end, how): (End, Crash),
+        &Fate(end, how): &Fate,
         weights: &mut Weights,
         account: &mut Account,
-    ) -> Result<(), String> {
+    ) -> Result<Result<u64, String>, String> {
         let dir = image.dir();
         let root = Arc::new(image.root()?);
         let storage: Arc<dyn Storage> = match end {
@@ -120,38 +155,35 @@ impl Training<'_> {
             // With all that the real one can.
             End::Time(_) => Arc::new(Disk),
         };
-        let count = if self.setup.best_only { 12 } else { MANY };
-        let Training { setup, together, resumes } = *self;
-        let trainer = Trainer { setup, dir: &dir, epochs: first..first + count, together, resumes, storage };
-        let failed = AtomicBool::new(false);
-        let (_, lines) = trainer.run_in_child(weights, |pid| {
+        let storage = match self.mutation {
+            Some(mutation) => Arc::new(Mutant::new(mutation, storage)),
+            None => storage,
+        };
+        let Training { setup, together, resumes, epochs, .. } = *self;
+        let trainer = Trainer { setup, dir: &dir, epochs: first..first + epochs, together, resumes, storage };
+        let mut crashed = Ok(());
+        let (killed, lines) = trainer.run_in_child(weights, |child| {
             if let End::Time(time) = end {
-                thread::sleep(Duration::from_micros(time));
-                failed.store(crash(&root, how).is_err(), Relaxed);
-                // SAFETY: our own child, which has not been waited for.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
+                child.live(Duration::from_micros(time));
+                child.crash(|| crashed = crash(&root, how));
             }
         })?;
-        if failed.into_inner() {
-            return Err("the file system does not crash".into());
+        if !killed && matches!(end, End::Call { .. }) {
+            // It has come to its end before.
+            crashed = crash(&root, how);
         }
-        // One that has come to its end before crashes when it rests.
-        let _ = crash(&root, how);
+        crashed.map_err(|e| format!("it does not crash: {e}"))?;
         drop(root);
         drop(trainer);
         image.mount_again()?;
-        judge(setup, weights, &dir, account, &lines, Ended::Crashed)
-            .map_err(|e| format!("{e}; it said {:?}", lines.lines().last()))
+        let verdict = judge(setup, weights, &dir, account, &lines, Ended::Crashed);
+        let durable = lines.lines().filter(|line| *line == "done").count() as u64 * together;
+        Ok(verdict.map(|()| durable).map_err(|e| format!("{e}; it said {:?}", lines.lines().last())))
     }
 }
 
 /// Crashes the file system at a call, and the training with it.
-pub fn blow(
-    at: u64,
-    after: bool,
-    root: Arc<File>,
-    how: Crash,
-) -> Arc<Blow<impl Fn() + Send + Sync + 'static>> {
+fn blow(at: u64, after: bool, root: Arc<File>, how: Crash) -> Arc<Blow<impl Fn() + Send + Sync + 'static>> {
     Blow::new(Some((at, after)), move || {
         let _ = crash(&root, how);
         kill_self();

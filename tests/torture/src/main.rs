@@ -9,6 +9,12 @@ mod flips;
 mod fs;
 mod image;
 mod layers;
+#[allow(dead_code, reason = "the engine's own tests use all of it")]
+#[path = "../../engine_support/mem.rs"]
+mod mem;
+mod mutant;
+mod mutants;
+mod power;
 mod process;
 mod random;
 mod scratch;

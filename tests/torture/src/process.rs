@@ -1,7 +1,6 @@
 //! The process: a training is killed before and after every call of the seam, and at random times; then others look.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use ckpt::engine::Disk;
@@ -94,11 +93,10 @@ fn live(
         let storage = Arc::new(Wrapped(Blow::new(at, kill_self), Arc::new(Disk)));
         let trainer =
             Trainer { setup, dir, epochs: first..first + EPOCHS, together, resumes: false, storage };
-        let (was_killed, lines) = trainer.run_in_child(weights, |pid| {
+        let (was_killed, lines) = trainer.run_in_child(weights, |child| {
             if let End::Time(time) = end {
-                thread::sleep(Duration::from_micros(time));
-                // SAFETY: our own child, which has not been waited for.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
+                child.live(Duration::from_micros(time));
+                child.kill();
             }
         })?;
         killed[stage] = was_killed;

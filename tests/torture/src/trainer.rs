@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use ckpt::engine::{Disk, Storage};
 use ckpt::error::{Error, Status};
@@ -74,11 +75,11 @@ pub fn kill_self() {
 }
 
 impl Trainer<'_> {
-    /// Trains in a child, and does something `meanwhile`; whether it was killed, and what it has said.
+    /// Trains in a child, and does something to it `meanwhile`; whether it was killed, and what it has said.
     pub fn run_in_child(
         &self,
         weights: &mut Weights,
-        meanwhile: impl FnOnce(libc::pid_t),
+        meanwhile: impl FnOnce(&mut Child),
     ) -> Result<(bool, String), String> {
         let mut ends = [0; 2];
         // SAFETY: room for two descriptors.
@@ -86,8 +87,7 @@ impl Trainer<'_> {
             return Err(std::io::Error::last_os_error().to_string());
         }
         // SAFETY: both are new, and nobody else's.
-        let (mut reads, writes) =
-            unsafe { (File::from(OwnedFd::from_raw_fd(ends[0])), File::from_raw_fd(ends[1])) };
+        let (reads, writes) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
         // SAFETY: the other thread of this process, the watchdog, holds nothing that the child uses.
         match unsafe { libc::fork() } {
             0 => {
@@ -105,14 +105,9 @@ impl Trainer<'_> {
             -1 => Err(std::io::Error::last_os_error().to_string()),
             pid => {
                 drop(writes);
-                meanwhile(pid);
-                let mut lines = String::new();
-                reads.read_to_string(&mut lines).map_err(|e| e.to_string())?;
-                let mut status = 0;
-                // SAFETY: a live number.
-                while unsafe { libc::waitpid(pid, &mut status, 0) } == -1 {}
-                let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
-                Ok((killed, lines))
+                let mut child = Child { pid, reads, said: Vec::new() };
+                meanwhile(&mut child);
+                child.end()
             }
         }
     }
@@ -160,6 +155,65 @@ impl Trainer<'_> {
     }
 }
 
+/// A trainer that runs.
+pub struct Child {
+    pid: libc::pid_t,
+    reads: File,
+    said: Vec<u8>,
+}
+
+/// What stands among the lines of a trainer where its file system crashed: after that it may have read no more, and a
+/// sync under way then can succeed on XFS.
+const CRASH: &str = "crash";
+
+impl Child {
+    /// Hears it for so long.
+    pub fn live(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let wait = libc::timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
+            let mut poll = libc::pollfd { fd: self.reads.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one descriptor and a time, which live through the call.
+            if unsafe { libc::ppoll(&mut poll, 1, &wait, std::ptr::null()) } == 1 {
+                let mut some = [0; 4096];
+                match self.reads.read(&mut some) {
+                    Ok(len @ 1..) => {
+                        self.said.extend_from_slice(&some[..len]);
+                        continue;
+                    }
+                    _ => std::thread::sleep(left),
+                }
+            }
+            return;
+        }
+    }
+
+    /// Its file system crashes now, by `crash`, and it with it.
+    pub fn crash(&mut self, crash: impl FnOnce()) {
+        self.live(Duration::ZERO);
+        self.said.extend_from_slice(CRASH.as_bytes());
+        self.said.push(b'\n');
+        crash();
+        self.kill();
+    }
+
+    pub fn kill(&mut self) {
+        // SAFETY: our own child, which has not been waited for.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// Waits for it.
+    fn end(mut self) -> Result<(bool, String), String> {
+        self.reads.read_to_end(&mut self.said).map_err(|e| e.to_string())?;
+        let mut status = 0;
+        // SAFETY: a live number.
+        while unsafe { libc::waitpid(self.pid, &mut status, 0) } == -1 {}
+        let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
+        Ok((killed, String::from_utf8_lossy(&self.said).into_owned()))
+    }
+}
+
 /// A line, in one call: half of it says nothing.
 fn say(out: &mut dyn Write, line: String) -> Result<(), String> {
     out.write_all(line.as_bytes()).map_err(|e| e.to_string())
@@ -175,6 +229,7 @@ pub fn judge(
     ended: Ended,
 ) -> Result<(), String> {
     let mut begun: Vec<Record> = Vec::new();
+    let mut crashed = false;
     for line in lines.lines() {
         let words: Vec<&str> = line.split('\t').collect();
         match words[..] {
@@ -190,6 +245,8 @@ pub fn judge(
                 time: time.parse().map_err(|_| format!("'{line}'"))?,
                 loss: loss.parse().map_err(|_| format!("'{line}'"))?,
             }),
+            [CRASH] => crashed = true,
+            ["done"] | ["resumed", ..] if crashed => {}
             ["done"] => begun.drain(..).for_each(|record| account.saved(setup, record)),
             ["end"] => {}
             _ if ended == Ended::Crashed && is_of_a_crash(line) => {}

@@ -1,0 +1,119 @@
+//! The mutants: commits that are done wrongly, each of which the layers must catch.
+
+use std::sync::Arc;
+
+use ckpt::session::Async;
+
+use crate::fs::{self, Training};
+use crate::image::Kind;
+use crate::mutant::{Mutant, Mutation};
+use crate::power;
+use crate::random::Random;
+use crate::setup::Setup;
+use crate::tally::Tally;
+use crate::watchdog;
+
+/// Who looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eye {
+    /// A loss of power in memory.
+    Memory,
+    Disk(Kind),
+}
+
+const MEMORY: Eye = Eye::Memory;
+const XFS: Eye = Eye::Disk(Kind::Xfs);
+const EXT4: Eye = Eye::Disk(Kind::Ext4);
+
+/// The mutants, in words, and who must catch them. What a journal holds in order, no crash of its file system shows in
+/// another one.
+const MUTANTS: [(Mutation, &str, &[Eye]); 5] = [
+    (Mutation::NoSync, "fsync left out", &[MEMORY, XFS]),
+    (Mutation::NoDirSync, "directory sync left out", &[MEMORY, XFS, EXT4]),
+    (Mutation::RenameFirst, "rename before the sync", &[MEMORY, XFS]),
+    (Mutation::RemoveFirst, "removal before its successor is durable", &[MEMORY]),
+    (Mutation::IndexFirst, "index before the shards", &[MEMORY, XFS, EXT4]),
+];
+
+/// Looks that an eye has, at most.
+const LOSSES: u64 = 5000;
+const CRASHES: u64 = 150;
+
+/// Epochs of a mutant: its losses fall, so that the newest is the best, and all before it may go.
+const EPOCHS: u64 = 5;
+
+/// The mutant of this number; 0 is none, which nobody must catch.
+pub fn case(case: u64, tally: &mut Tally) -> bool {
+    let number = (case as usize).checked_sub(1);
+    let setup = |sharded: bool| Setup {
+        ending: if sharded { ".weights.json" } else { ".weights.h5" },
+        name: "m-{epoch:02d}",
+        mode: Async::Off,
+        keep_last: 1,
+        keep_best: 0,
+        best_only: false,
+        recycle: true,
+        direct: false,
+        durable: true,
+        prepare: false,
+        losses: [0.6, 0.5, 0.4, 0.3, 0.2],
+    };
+    let Some(number) = number else {
+        for sharded in [false, true] {
+            match power::losses(&setup(sharded), EPOCHS, u64::MAX, |storage| storage) {
+                Ok((seen, None)) => tally.count("losses of power without a mutant", seen),
+                Ok((_, Some(lost))) => tally.finding(case, format!("without a mutant: {lost}")),
+                Err(e) => tally.finding(case, e),
+            }
+        }
+        watchdog::rest();
+        return true;
+    };
+    let Some(&(mutation, what, needed)) = MUTANTS.get(number) else { return false };
+    let disks = fs::missing().is_none();
+    let setup = setup(mutation == Mutation::IndexFirst);
+    let mut seen = Vec::new();
+    for eye in [MEMORY, XFS, EXT4].into_iter().filter(|eye| disks || *eye == MEMORY) {
+        match look(eye, mutation, &setup, case) {
+            Ok((looks, Some(_))) => seen.push(format!("caught by {} after {looks}", eye.name())),
+            Ok((looks, None)) => {
+                seen.push(format!("not by {} in {looks}", eye.name()));
+                if needed.contains(&eye) {
+                    tally.finding(case, format!("{what}: {} does not catch it", eye.name()));
+                }
+            }
+            Err(e) => tally.finding(case, format!("{what}, {}: {e}", eye.name())),
+        }
+    }
+    if !disks {
+        seen.push("no file systems to crash here".into());
+    }
+    println!("mutants: {what}: {}", seen.join(", "));
+    watchdog::rest();
+    tally.count("mutants", 1);
+    true
+}
+
+impl Eye {
+    fn name(self) -> &'static str {
+        match self {
+            Eye::Memory => "a loss of power in memory",
+            Eye::Disk(kind) => kind.name(),
+        }
+    }
+}
+
+/// How often an eye has looked until it saw what is wrong, and what that was.
+fn look(eye: Eye, mutation: Mutation, setup: &Setup, case: u64) -> Result<(u64, Option<String>), String> {
+    let Eye::Disk(kind) = eye else {
+        return power::losses(setup, EPOCHS, LOSSES, |storage| Arc::new(Mutant::new(mutation, storage)));
+    };
+    let mut random = Random::new(case ^ 0x006d_7574);
+    let training = Training { setup, together: 1, resumes: false, epochs: EPOCHS, mutation: Some(mutation) };
+    for crash in 1..=CRASHES {
+        if let Err(lost) = training.crash_anew(kind, &mut random)? {
+            return Ok((crash, Some(lost)));
+        }
+    }
+    Ok((CRASHES, None))
+}
