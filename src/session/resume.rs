@@ -87,7 +87,7 @@ impl Shared {
             _ => Training::default(),
         };
         let monitor = self.lock().policy.options().monitor.clone();
-        let adopted = self.standing_of(&training, standing, &monitor, lines);
+        let adopted = self.standing_of(&training, standing, &monitor, lines)?;
         let mut core = self.lock();
         if training.event.is_some() {
             self.look(&mut core);
@@ -124,8 +124,8 @@ impl Shared {
         found: &[Found],
         monitor: &str,
         lines: &mut Vec<Line>,
-    ) -> Vec<(Record, Saved)> {
-        let Some(run) = &training.run else { return Vec::new() };
+    ) -> Result<Vec<(Record, Saved)>> {
+        let Some(run) = &training.run else { return Ok(Vec::new()) };
         let of_run = |file: &Found| match &file.training {
             Ok(Some(other)) if other.run.as_ref() == Some(run) && other.save > 0 && !file.is_last => {
                 Some(other.clone())
@@ -134,7 +134,11 @@ impl Shared {
         };
         let mut standing: HashMap<u64, (Record, Saved)> = HashMap::new();
         for (file, other) in found.iter().filter_map(|file| Some((file, of_run(file)?))) {
-            let Ok(written) = written(&*self.storage, Path::new(&file.path)) else { continue };
+            let written = match written(&*self.storage, Path::new(&file.path)) {
+                // Somebody has removed it meanwhile, or it has lost its companions.
+                Err(e) if e.os() == libc::ENOENT || e.status() == Status::Format => continue,
+                written => written?,
+            };
             let record = Record {
                 path: written.path.to_string_lossy().into_owned(),
                 counter: other.save,
@@ -166,7 +170,7 @@ impl Shared {
         }
         let mut standing: Vec<_> = standing.into_values().collect();
         standing.sort_unstable_by_key(|(record, _)| record.counter);
-        standing
+        Ok(standing)
     }
 }
 
