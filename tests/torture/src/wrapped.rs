@@ -183,7 +183,7 @@ impl Queue for WrappedQueue {
             }
             Turn::Short if half > 0 => {
                 // Whole pages, and parts of them, in turn.
-                let says = if self.cut.len() % 2 == 0 { half } else { half - 100 };
+                let says = if self.cut.len().is_multiple_of(2) { half } else { half - 100 };
                 self.cut.push((write.offset, write.range.end, says));
                 write.range.end = write.range.start + half;
             }
