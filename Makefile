@@ -64,6 +64,19 @@ torture: .torture-tools  ## break saves in every way, for an hour, and look; TIM
 	@$(CARGO) build --release --quiet -p torture
 	@state="$(if $(TIME),,build/torture.state)" && \
 		"$(target)/release/torture" all $(if $(TIME),--seconds $(TIME)) $${state:+--state "$$state"} && rm -f $$state
+	$(if $(TIME),,@$(MAKE) --no-print-directory leaks)
+
+# 100,000 saves of changing models leave no byte behind.
+.PHONY: leaks
+leaks: build
+	@$(CC) -std=c99 -O1 -Iinclude tests/c/leak.c "$(library)" "-Wl,-rpath,$(root)/build/lib" -o build/leaks
+	@dir=$$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d) && cd "$$dir" && "$(root)/build/leaks" 100000 && rm -rf "$$dir"
+
+.PHONY: sanitize
+sanitize: .tools  ## run the C tests under ThreadSanitizer, AddressSanitizer and valgrind
+	@cmake/setup.sh tools valgrind:valgrind gcc:gcc
+	@for kind in thread address valgrind; do \
+		echo "$$kind:" && CARGO="$(CARGO)" tests/sanitize.sh $$kind build/$$kind || exit 1; done
 
 .PHONY: check
 check: build  ## check the format, lints, the header, and the list of symbols

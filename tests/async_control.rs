@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_support::*;
 use ckpt::engine::{Buffer, Source};
 use ckpt::error::{Result, Status};
+use ckpt::policy::OnNan;
 use ckpt::session::{Async, Backpressure, Level, Log, Model, Options, Progress, Session};
 use ckpt::tensor::Dtype;
 use parking_lot::Mutex;
@@ -70,6 +71,7 @@ fn a_third_save_takes_the_place_of_the_one_that_waits() {
         let dir = Scratch::new("async-replace");
         let mut options = options(Async::Borrow);
         options.backpressure = Backpressure::Replace;
+        options.policy.on_nan = OnNan::Keras;
         let lines = listen(&mut options);
         let session = session(&dir, options);
         let valve = begin(&session, losses);
@@ -89,6 +91,7 @@ fn the_best_does_not_give_way_to_what_is_no_better() {
         let dir = Scratch::new("async-keep");
         let mut options = options(Async::Borrow);
         options.backpressure = Backpressure::Replace;
+        options.policy.on_nan = OnNan::Keras;
         let session = session(&dir, options);
         let valve = begin(&session, &[3.0, 2.0]);
         epoch(&session, 2, third);

@@ -67,10 +67,15 @@ fn a_decision_allocates_nothing() {
     let by_batch = session(c"never/{epoch}-{batch}-{loss:.2f}.keras", |o| {
         ckpt_options_set_save_freq(Some(o), 1 << 40);
     });
+    let paced = session(c"never/{epoch}-{batch}-{loss:.2f}.keras", |o| {
+        ckpt_options_set_save_freq(Some(o), CKPT_SAVE_FREQ_NEVER);
+        ckpt_options_set_save_every_secs(Some(o), 1e9);
+        ckpt_options_set_save_on_signal(Some(o), 10);
+    });
     // SAFETY: the sessions live until they are freed, once, below; the logs are strings and numbers.
     let count = allocations(|| unsafe {
         for epoch in 0..3 {
-            for c in [by_epoch, by_batch] {
+            for c in [by_epoch, by_batch, paced] {
                 ckpt_on_epoch_begin(c, epoch);
                 for batch in 0..100 {
                     assert_eq!(ckpt_on_train_batch_end(c, batch, logs.as_ptr(), 3), ckpt_status::CKPT_OK);
@@ -85,5 +90,6 @@ fn a_decision_allocates_nothing() {
     unsafe {
         ckpt_free(by_epoch);
         ckpt_free(by_batch);
+        ckpt_free(paced);
     }
 }

@@ -12,6 +12,7 @@ fn header_is_not_stale() {
     for noun in [
         "status",
         "options",
+        "when",
         "retention",
         "saving",
         "session",

@@ -56,7 +56,7 @@ impl Run {
 
     fn stand(&self) -> Vec<String> {
         let files = self.mem.files().into_keys();
-        files.filter(|path| !path.contains(".ckpt-tmp")).map(|path| path.replace("/d/", "")).collect()
+        files.filter(|path| !path.contains("/.ckpt-")).map(|path| path.replace("/d/", "")).collect()
     }
 }
 

@@ -94,7 +94,8 @@ fn save(model: &Model, path: &Path) -> Result<(), Error> {
     session.save(model)
 }
 
-/// All files of a directory; the names of shards without their generation, which no two saves share.
+/// All files of a directory; the names of shards without their generation, which no two saves share, and the index
+/// without its guard, which is over those names.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();
@@ -112,7 +113,9 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
             true => {
                 // The state of the training, which says when it was saved.
                 let mut index: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-                index["metadata"].as_object_mut().unwrap().remove("libckpt");
+                let metadata = index["metadata"].as_object_mut().unwrap();
+                metadata.remove("libckpt");
+                metadata.remove("libckpt.guard");
                 plain(&index.to_string()).into_bytes()
             }
             false => bytes,

@@ -40,9 +40,27 @@ class Options {
   /// Save the weights alone: the file path then ends in ".weights.h5".
   Options& save_weights_only(bool on = true) & { return set(ckpt_options_set_save_weights_only, on); }
   Options&& save_weights_only(bool on = true) && { return std::move(save_weights_only(on)); }
-  /// Save every n batches; 0: at the end of each epoch.
+  /// Save every n batches; 0: at the end of each epoch; CKPT_SAVE_FREQ_NEVER: by neither.
   Options& save_freq(std::uint64_t batches) & { return set(ckpt_options_set_save_freq, batches); }
   Options&& save_freq(std::uint64_t batches) && { return std::move(save_freq(batches)); }
+  /// Save where so many seconds have passed since the last save was due.
+  Options& save_every_secs(double secs) & { return set(ckpt_options_set_save_every_secs, secs); }
+  Options&& save_every_secs(double secs) && { return std::move(save_every_secs(secs)); }
+  /// Save when this signal has come; may be called for several.
+  Options& save_on_signal(int signum) & { return set(ckpt_options_set_save_on_signal, signum); }
+  Options&& save_on_signal(int signum) && { return std::move(save_on_signal(signum)); }
+  /// Save as often as this part of the training's time pays for.
+  Options& overhead_budget(double fraction) & { return set(ckpt_options_set_overhead_budget, fraction); }
+  Options&& overhead_budget(double fraction) && { return std::move(overhead_budget(fraction)); }
+  /// Save as often as is best where failures are so many seconds apart, on average.
+  Options& mtbf(double secs) & { return set(ckpt_options_set_mtbf, secs); }
+  Options&& mtbf(double secs) && { return std::move(mtbf(secs)); }
+  /// What becomes of a save where the monitored value is NaN.
+  Options& on_nan(OnNan kind) & { return set(ckpt_options_set_on_nan, static_cast<ckpt_on_nan>(kind)); }
+  Options&& on_nan(OnNan kind) && { return std::move(on_nan(kind)); }
+  /// Load the best checkpoint when the training ends: see Session::on_train_end().
+  Options& restore_best(bool on = true) & { return set(ckpt_options_set_restore_best, on); }
+  Options&& restore_best(bool on = true) && { return std::move(restore_best(on)); }
   /// The best value to beat from the start.
   Options& initial_value_threshold(double value) & { return set(ckpt_options_set_initial_value_threshold, value); }
   Options&& initial_value_threshold(double value) && { return std::move(initial_value_threshold(value)); }
@@ -186,6 +204,15 @@ class Session {
   void on_epoch_end(std::uint64_t epoch, const Logs& logs) {
     detail::check(ckpt_on_epoch_end(handle_.get(), epoch, logs.data(), logs.size()));
   }
+
+  /// Waits for all saves; with Options::restore_best(), loads the best checkpoint into the model.
+  void on_train_end(Model& model) {
+    detail::run([&] { return ckpt_on_train_end(handle_.get(), model.get()); });
+  }
+  /// Waits for all saves, where Options::restore_best() was not asked for.
+  void on_train_end() { detail::check(ckpt_on_train_end(handle_.get(), nullptr)); }
+  /// Has one of the signals of Options::save_on_signal() come?
+  bool preempted() const noexcept { return ckpt_preempted(handle_.get()); }
 
   /// Did the last event make a save due that has not been made?
   bool should_save() const noexcept { return ckpt_should_save(handle_.get()); }

@@ -50,6 +50,9 @@ enum class Durability { Full = CKPT_DURABILITY_FULL, None = CKPT_DURABILITY_NONE
 /// What becomes of a save in the background for which there is no room: ckpt_backpressure.
 enum class Backpressure { Block = CKPT_BACKPRESSURE_BLOCK, Replace = CKPT_BACKPRESSURE_REPLACE };
 
+/// What becomes of a save where the monitored value is NaN: ckpt_on_nan.
+enum class OnNan { Skip = CKPT_ON_NAN_SKIP, Aside = CKPT_ON_NAN_ASIDE, Keras = CKPT_ON_NAN_KERAS };
+
 /// How bytes reach the disk: ckpt_backend.
 enum class Backend { Auto = CKPT_BACKEND_AUTO, Buffered = CKPT_BACKEND_BUFFERED, Direct = CKPT_BACKEND_DIRECT };
 

@@ -21,6 +21,7 @@ mod saving;
 mod session;
 mod source;
 mod status;
+mod when;
 
 pub use convert::*;
 pub use load::*;
@@ -33,3 +34,4 @@ pub use saving::*;
 pub use session::*;
 pub use source::*;
 pub use status::*;
+pub use when::*;

@@ -152,7 +152,7 @@ pub extern "C" fn ckpt_options_set_save_weights_only(
 }
 
 /// Sets when a save comes up: CKPT_SAVE_FREQ_EPOCH (0, the default) for the end of each epoch, n for every n
-/// batches, counted across epochs as Keras counts them.
+/// batches, counted across epochs as Keras counts them, CKPT_SAVE_FREQ_NEVER for neither.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_options_set_save_freq(
     options: Option<&mut ckpt_options>,

@@ -116,7 +116,7 @@ pub(super) unsafe fn open<'a>(session: *mut ckpt) -> Result<&'a ckpt> {
 /// ckpt_options_set_lock() asks to wait, or not to care.
 ///
 /// @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
-///                         names; "batch" in saves by batches only) and every metric of the logs:
+///                         names; "batch" where batches can make saves due) and every metric of the logs:
 ///                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
 ///                         works, digit for digit as CPython prints it; attributes and indices do not. A template that
 ///                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5",
@@ -171,8 +171,9 @@ pub unsafe extern "C" fn ckpt_on_epoch_begin(session: *mut ckpt, epoch: u64) -> 
     })
 }
 
-/// A batch has ended: decides whether a save is due, where options.save_freq counts batches. Without one due it
-/// takes well under a microsecond and allocates nothing.
+/// A batch has ended: decides whether a save is due, where options.save_freq counts batches or there is one of the options
+/// beside it (ckpt_options_set_save_every_secs() and those that it names). Without one due it takes well under a microsecond
+/// and allocates nothing.
 ///
 /// @param batch  its index in the epoch, counted from 0. It may step by more than 1; one that does not grow means a
 ///               new epoch.
@@ -195,7 +196,8 @@ pub unsafe extern "C" fn ckpt_on_train_batch_end(
     })
 }
 
-/// An epoch has ended: decides whether a save is due, where options.save_freq is CKPT_SAVE_FREQ_EPOCH.
+/// An epoch has ended: decides whether a save is due, where options.save_freq is CKPT_SAVE_FREQ_EPOCH or there is one of
+/// the options beside it.
 ///
 /// @param epoch  counted from 0
 /// @param logs   the epoch's metrics, n of them; NULL is fine where n is 0

@@ -17,8 +17,22 @@ pub struct Due {
     pub value: Option<f64>,
     /// Is it a new best? Only judged with `save_best_only`.
     pub improves: bool,
+    /// What it is among the checkpoints.
+    pub place: Place,
     /// The metrics of the event, each once.
     pub metrics: Vec<(String, f64)>,
+}
+
+/// What a save is among the checkpoints of a training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// One of them, at the template's path.
+    #[default]
+    Own,
+    /// The newest alone, at the stable name: at the template's path it would replace the best.
+    Last,
+    /// None of them: the monitored value is NaN.
+    Aside,
 }
 
 /// A save that has been accepted, until it is known to have succeeded or failed.
@@ -44,12 +58,14 @@ impl Ticket {
 pub struct State {
     /// The epoch that batches belong to: after an epoch's end, the next.
     pub epoch: u64,
-    /// The last batch seen, in saves by batches.
+    /// The last batch seen, where batches can make saves due.
     pub last_batch: Option<u64>,
     /// Batches since the last save was due, in saves by batches.
     pub batches_since_save: u64,
     /// The best value.
     pub best: Option<f64>,
+    /// What a save costs in seconds, as far as that has been measured.
+    pub cost: Option<f64>,
 }
 
 /// The metrics, each name once: at its first place, with its last value, as in a dict.

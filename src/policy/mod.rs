@@ -24,26 +24,32 @@
 #![forbid(unsafe_code)]
 
 mod best;
+mod cost;
 mod direction;
 mod due;
+mod judge;
 mod logs;
 mod note;
 mod options;
+mod pace;
 mod retention;
 pub mod template;
 #[cfg(test)]
 mod tests;
 
 pub use direction::{Direction, Mode};
-pub use due::{Due, State, Ticket};
+pub use due::{Due, Place, State, Ticket};
 pub use logs::Logs;
 pub use note::{Level, Note};
-pub use options::Options;
+pub use options::{NEVER, OnNan, Options};
+pub use pace::Now;
 pub use retention::{Record, Retention};
 pub use template::Template;
 
 use self::best::Best;
-use self::template::{Buffer, Failure, Value};
+use self::judge::{Event, number};
+use self::pace::Pace;
+use self::template::Buffer;
 use crate::error::{Error, Result, Status};
 
 /// When to save and where: the options, and what the events so far have made of them.
@@ -57,6 +63,10 @@ pub struct Policy {
     epoch: u64,
     batches_since_save: u64,
     last_batch: Option<u64>,
+    /// Where there are saves beside those by batches and epochs.
+    pace: Option<Pace>,
+    /// Whether it has been said that they have no place.
+    said_no_place: bool,
     due: Option<Due>,
     /// Counts events, so that a ticket knows whether it is still the last word.
     events: u64,
@@ -69,8 +79,8 @@ impl Policy {
     /// that make no sense.
     pub fn new(filepath: &str, options: Options) -> Result<Policy> {
         options.check()?;
-        let by_batch = options.save_freq > 0;
-        let integers: &[&str] = if by_batch { &["epoch", "batch"] } else { &["epoch"] };
+        let has_batch = options.by_batches() || options.is_paced();
+        let integers: &[&str] = if has_batch { &["epoch", "batch"] } else { &["epoch"] };
         let template = Template::parse(filepath, integers)?;
         options.check_ending(filepath)?;
         options.check_save_last(filepath)?;
@@ -83,10 +93,12 @@ impl Policy {
             direction: named.unwrap_or(Direction::Down),
             best: Best::new(options.initial_value_threshold),
             template,
+            pace: options.is_paced().then(|| Pace::new(&options)),
             options,
             epoch: 0,
             batches_since_save: 0,
             last_batch: None,
+            said_no_place: false,
             due: None,
             events: 0,
             buffer: Buffer::default(),
@@ -101,50 +113,92 @@ impl Policy {
         for text in policy.template.doubts() {
             policy.note(Level::Warn, text);
         }
-        if !by_batch && policy.template.names().contains(&"batch") {
+        if !has_batch && policy.template.names().contains(&"batch") {
             let text = format!(
                 "filepath template '{filepath}' names 'batch', which is known in saves by batches (save_freq), or \
                  where the logs hold it"
             );
             policy.note(Level::Warn, text);
         }
+        if policy.options.save_freq == NEVER && policy.pace.is_none() {
+            let text = "nothing makes a save due: save_freq is NEVER, and there is neither save_every_secs, \
+                        save_on_signal, overhead_budget nor mtbf";
+            policy.note(Level::Warn, text.to_owned());
+        }
         Ok(policy)
+    }
+
+    /// Whether [`Policy::look`] is to be called before each event.
+    pub fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// What the session sees around it at the event that follows.
+    pub fn look(&mut self, now: Now) {
+        if let Some(pace) = &mut self.pace {
+            pace.look(now);
+        }
+    }
+
+    /// A call of save has kept its caller for so many seconds, and made its save or not.
+    pub fn stalled(&mut self, secs: f64, made: bool) {
+        if let Some(pace) = &mut self.pace {
+            pace.stalled(secs, made);
+        }
     }
 
     /// An epoch begins, counted from 0. Without this call it is the one after the last epoch's end.
     pub fn on_epoch_begin(&mut self, epoch: u64) {
         self.forget();
         self.epoch = epoch;
+        self.interrupted();
     }
 
     /// A batch has ended, counted from 0 in its epoch; some may have been skipped.
     pub fn on_train_batch_end(&mut self, batch: u64, logs: &dyn Logs) -> Result<()> {
         self.forget();
-        if self.options.save_freq == 0 {
+        let by_batches = self.options.by_batches();
+        if !by_batches && self.pace.is_none() {
             return Ok(());
         }
+        let grows = self.last_batch.is_some_and(|last| batch > last);
         let step = match self.last_batch {
-            Some(last) if batch > last => batch - last,
+            Some(last) if grows => batch - last,
             // A new epoch.
             _ => batch.saturating_add(1),
         };
-        self.batches_since_save = self.batches_since_save.saturating_add(step);
         self.last_batch = Some(batch);
-        if self.batches_since_save < self.options.save_freq {
+        if let Some(pace) = &mut self.pace {
+            if !grows {
+                pace.interrupted();
+            }
+            pace.batch_ended();
+        }
+        let mut by_keras = false;
+        if by_batches {
+            self.batches_since_save = self.batches_since_save.saturating_add(step);
+            by_keras = self.batches_since_save >= self.options.save_freq;
+            if by_keras {
+                self.batches_since_save = 0;
+            }
+        }
+        if !by_keras && self.pace.is_none() {
             return Ok(());
         }
-        self.batches_since_save = 0;
-        self.judge(self.epoch, Some(batch), logs)
+        self.judge(Event { epoch: self.epoch, batch: Some(batch), by_keras }, logs)
     }
 
     /// An epoch has ended, counted from 0.
     pub fn on_epoch_end(&mut self, epoch: u64, logs: &dyn Logs) -> Result<()> {
         self.forget();
         self.epoch = epoch.saturating_add(1);
-        if self.options.save_freq > 0 {
-            return Ok(());
-        }
-        self.judge(epoch, None, logs)
+        self.interrupted();
+        self.judge(Event { epoch, batch: None, by_keras: self.options.by_epochs() }, logs)
+    }
+
+    /// The training has ended.
+    pub fn on_train_end(&mut self) {
+        self.forget();
     }
 
     /// The save that the last event made due.
@@ -217,6 +271,7 @@ impl Policy {
             last_batch: self.last_batch,
             batches_since_save: self.batches_since_save,
             best: due.and_then(|due| due.value).or(self.best.value()),
+            cost: self.pace.as_ref().and_then(Pace::cost),
         }
     }
 
@@ -228,8 +283,11 @@ impl Policy {
     }
 
     /// Whether a save that waits may give way to a later one: not where it is the best so far by the monitored value,
-    /// and the later one is no better. `others` are the values of the saves that stand or are being made.
+    /// and the later one is no better; nor to one that is no checkpoint to go on from. `others` are the values of the saves that stand or are being made.
     pub fn may_give_way(&self, waiting: &Due, later: &Due, others: impl IntoIterator<Item = f64>) -> bool {
+        if later.place == Place::Aside && waiting.place != Place::Aside {
+            return false;
+        }
         let better = |a: f64, b: f64| self.direction.improves(a, b, 0.0);
         let Some(value) = waiting.value.filter(|value| !value.is_nan()) else { return true };
         let is_best = others.into_iter().filter(|other| !other.is_nan()).all(|other| better(value, other));
@@ -242,7 +300,11 @@ impl Policy {
         self.epoch = state.epoch;
         self.last_batch = state.last_batch;
         self.batches_since_save = state.batches_since_save;
-        self.best = Best::new(state.best.filter(|best| !best.is_nan()).or(self.best.value()));
+        let best = state.best.filter(|best| !best.is_nan() || self.options.on_nan == OnNan::Keras);
+        self.best = Best::new(best.or(self.best.value()));
+        if let Some(pace) = &mut self.pace {
+            pace.restore(state.cost);
+        }
     }
 
     /// The lines that have come up since the last call, the oldest first.
@@ -256,93 +318,14 @@ impl Policy {
         self.events += 1;
     }
 
-    /// Is a save due now? As in Keras a key that the path lacks is an error even where none is.
-    fn judge(&mut self, epoch: u64, batch: Option<u64>, logs: &dyn Logs) -> Result<()> {
-        let value = |name: &str| match (logs.get(name), name, batch) {
-            (Some(value), _, _) => Some(Value::Float(value)),
-            (None, "epoch", _) => Some(Value::Int(number(epoch))),
-            (None, "batch", Some(batch)) => Some(Value::Int(number(batch))),
-            (None, _, _) => None,
-        };
-        let current = logs.get(&self.options.monitor);
-        let improves = self.options.save_best_only && current.is_some_and(|value| self.improves(value));
-        let is_due = improves || !self.options.save_best_only || current.is_none();
-        let path = if is_due {
-            self.template.render(&value, &mut self.buffer).map(|path| Some(path.to_owned()))
-        } else {
-            self.template.check(&value, &mut self.buffer).map(|()| None)
-        };
-        let path = path.map_err(|failure| match failure {
-            Failure::Value(error) => error,
-            Failure::Missing(name) => self.missing(&name, batch.is_some(), logs),
-        })?;
-        self.say(epoch, current, path.as_deref());
-        if let Some(path) = path {
-            let metrics = due::collect(logs);
-            self.due = Some(Due { path, epoch, batch, value: current, improves, metrics });
+    /// What comes between batches is not their time.
+    fn interrupted(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.interrupted();
         }
-        Ok(())
-    }
-
-    fn improves(&self, value: f64) -> bool {
-        match self.best.value() {
-            Some(best) => self.direction.improves(value, best, self.options.min_delta.abs()),
-            None => !value.is_nan(),
-        }
-    }
-
-    /// Keras' line on the monitored value, and on the path if a save is due.
-    fn say(&mut self, epoch: u64, current: Option<f64>, path: Option<&str>) {
-        let Options { monitor, save_best_only, verbose, .. } = &self.options;
-        let epoch = number(epoch);
-        let (level, text) = match (current, path) {
-            (None, _) if *save_best_only => {
-                (Level::Warn, format!("Can save best model only with {monitor} available."))
-            }
-            _ if !verbose => return,
-            (Some(value), Some(path)) if *save_best_only => {
-                let (best, value) = (fixed5(self.best.value()), fixed5(Some(value)));
-                let to = format!("from {best} to {value}, saving model to {path}");
-                (Level::Info, format!("Epoch {epoch}: {monitor} improved {to}"))
-            }
-            (_, Some(path)) => (Level::Info, format!("Epoch {epoch}: saving model to {path}")),
-            (_, None) => {
-                let best = fixed5(self.best.value());
-                (Level::Info, format!("Epoch {epoch}: {monitor} did not improve from {best}"))
-            }
-        };
-        self.note(level, text);
-    }
-
-    /// Keras' error for a key that is not there, and the keys that are.
-    fn missing(&self, name: &str, by_batch: bool, logs: &dyn Logs) -> Error {
-        let mut keys = String::from(if by_batch { "epoch, batch" } else { "epoch" });
-        logs.for_each(&mut |key, _| {
-            keys.push_str(", ");
-            keys.push_str(key);
-        });
-        let source = self.template.source();
-        let text = format!(
-            "Failed to format this callback filepath: \"{source}\". Reason: '{name}'. The keys of this event: {keys}"
-        );
-        Error::new(Status::Template, text)
     }
 
     fn note(&mut self, level: Level, text: String) {
         self.notes.push(Note { level, text });
-    }
-}
-
-/// Epochs and batches count from 0, but from 1 in names and lines.
-fn number(count: u64) -> u128 {
-    u128::from(count) + 1
-}
-
-/// As Python's `{:.5f}`.
-fn fixed5(value: Option<f64>) -> String {
-    match value {
-        None => "None".to_owned(),
-        Some(value) if value.is_nan() => "nan".to_owned(),
-        Some(value) => format!("{value:.5}"),
     }
 }

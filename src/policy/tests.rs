@@ -156,6 +156,7 @@ fn what_waits_gives_way_unless_it_is_the_best() {
         batch: None,
         value,
         improves: false,
+        place: Place::Own,
         metrics: Vec::new(),
     };
     let nan = Some(f64::NAN);
@@ -355,11 +356,61 @@ fn state_goes_on_where_it_was() {
     }
     assert_eq!(p.best(), None);
     let state = p.state();
-    assert_eq!(state, State { epoch: 5, last_batch: Some(2), batches_since_save: 0, best: Some(1.0) });
+    assert_eq!(state, State { epoch: 5, last_batch: Some(2), best: Some(1.0), ..State::default() });
     let mut q = policy("{epoch}-{batch}.keras", options);
     q.restore(&state);
     q.on_train_batch_end(5, &[("val_loss", 2.0)]).unwrap();
     assert_eq!((path(&q), q.best()), (None, Some(1.0)));
     q.on_train_batch_end(8, &[("val_loss", 0.5)]).unwrap();
     assert_eq!(path(&q), Some("6-9.keras"));
+}
+
+#[test]
+fn a_nan_is_skipped_or_put_aside_or_saved_as_keras_does() {
+    let run = |on_nan: OnNan, save_best_only: bool| -> (Vec<Option<String>>, Option<f64>, Vec<String>) {
+        let mut p = policy(
+            "m-{epoch}.weights.h5",
+            Options { on_nan, save_best_only, save_weights_only: true, ..Options::default() },
+        );
+        let values = [f64::NAN, 2.0, 3.0, f64::NAN, 1.0];
+        let paths = values.iter().zip(0..).map(|(value, epoch)| {
+            p.on_epoch_end(epoch, &[("val_loss", *value)]).unwrap();
+            let due = p.due()?.clone();
+            assert_eq!(due.place == Place::Aside, due.path.contains(".nan."), "{due:?}");
+            save(&mut p);
+            Some(due.path)
+        });
+        (paths.collect(), p.best(), lines(&mut p))
+    };
+    let own = |n: u64| Some(format!("m-{n}.weights.h5"));
+    let aside = |n: u64| Some(format!("m-{n}.nan.weights.h5"));
+    let (paths, best, lines) = run(OnNan::Skip, false);
+    assert_eq!((paths, best), (vec![None, own(2), own(3), None, own(5)], None));
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[1], "Epoch 4: val_loss is NaN: no save is made (see on_nan)");
+    let (paths, best, lines) = run(OnNan::Skip, true);
+    assert_eq!((paths, best), (vec![None, own(2), None, None, own(5)], Some(1.0)));
+    assert!(lines.is_empty());
+    let (paths, best, _) = run(OnNan::Aside, false);
+    assert_eq!((paths, best), (vec![aside(1), own(2), own(3), aside(4), own(5)], None));
+    let (paths, best, _) = run(OnNan::Aside, true);
+    assert_eq!((paths, best), (vec![aside(1), own(2), None, aside(4), own(5)], Some(1.0)));
+    let (paths, best, _) = run(OnNan::Keras, false);
+    assert_eq!((paths, best), ((1..=5).map(own).collect(), None));
+    let (paths, best, _) = run(OnNan::Keras, true);
+    assert_eq!(paths, [own(1), None, None, None, None]);
+    assert!(best.unwrap().is_nan());
+}
+
+#[test]
+fn the_name_aside_keeps_its_ending() {
+    for (path, aside) in [
+        ("d.h5/m.keras", "d.h5/m.nan.keras"),
+        ("m.weights.h5", "m.nan.weights.h5"),
+        ("m.h5", "m.nan.h5"),
+        ("m.weights.json", "m.nan.weights.json"),
+        ("m.safetensors", "m.nan.safetensors"),
+    ] {
+        assert_eq!(Options::aside(path), aside);
+    }
 }

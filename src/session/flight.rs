@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::engine::{Watch, Written};
 use crate::error::{Error, Status};
-use crate::policy::Level;
+use crate::policy::{Level, Place};
 
 use super::callbacks::{self, Saving};
 use super::shared::Shared;
@@ -106,6 +106,8 @@ pub(super) struct Follow<'a> {
     /// The number of the save.
     pub counter: u64,
     pub path: &'a str,
+    /// What it is among the checkpoints.
+    pub place: Place,
 }
 
 impl Watch for Follow<'_> {

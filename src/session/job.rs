@@ -30,8 +30,8 @@ impl Shared {
     /// failure that its call will not tell of is kept for the next one.
     pub fn make(&self, job: Job) -> (Result<()>, Vec<Line>) {
         let Job { counter, ticket, flight, work, to } = job;
-        let path = ticket.due().path.clone();
-        let follow = Follow { shared: self, flight: &flight, counter, path: &path };
+        let (path, place) = (ticket.due().path.clone(), ticket.due().place);
+        let follow = Follow { shared: self, flight: &flight, counter, path: &path, place };
         let state = self.lock().training_state(counter, &ticket, &flight);
         let written = guarded(|| self.write(work, &to, state, &follow));
         follow.released();

@@ -9,7 +9,7 @@ use crate::engine::storage::FileId;
 use crate::engine::{self, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
-use crate::policy::{Level, Record, Template, Ticket};
+use crate::policy::{Level, Place, Record, Template, Ticket};
 
 use super::flight::{Flight, Follow};
 use super::options::Stats;
@@ -52,6 +52,7 @@ impl Shared {
         };
         core.stats = Some((took, flight.clone()));
         let due = ticket.due();
+        let place = due.place;
         let record = Record {
             path: stats.file.path.to_string_lossy().into_owned(),
             counter,
@@ -61,18 +62,12 @@ impl Shared {
         };
         let saved = Saved { shown: due.path.clone(), file: stats.file };
         core.policy.confirm(ticket);
-        if self.is_last(&saved.shown) {
-            // It is none of the template's.
+        if place != Place::Own {
             return (Ok(()), Vec::new());
         }
         core.dirs.extend(saved.file.made_dirs.iter().cloned());
         core.files.insert(counter, saved);
         (Ok(()), core.keep(record))
-    }
-
-    /// Whether a path is the stable name of the newest save.
-    fn is_last(&self, path: &str) -> bool {
-        self.save_last.as_deref() == Some(Path::new(path))
     }
 
     /// What earlier saves to this path have put beside the file, and the last one has left there.
@@ -114,7 +109,7 @@ impl Shared {
     /// The checkpoints on this device that go anyway once a save is durable, the first to go first, and the bytes that
     /// each frees. None where the newest or the best of those that are to stay does not stand.
     pub fn dispensable(&self, follow: &Follow<'_>, device: u64) -> Vec<(u64, u64)> {
-        if self.is_last(follow.path) {
+        if follow.place != Place::Own {
             return Vec::new();
         }
         let file =
@@ -161,7 +156,7 @@ impl Shared {
 
     /// Gives the stable name to a checkpoint that has just been put in place. Failing that is no failure of the save.
     pub fn put_last(&self, follow: &Follow<'_>, file: &Written) {
-        let Some(last) = self.save_last.as_deref().filter(|_| !self.is_last(follow.path)) else { return };
+        let Some(last) = self.save_last.as_deref().filter(|_| follow.place == Place::Own) else { return };
         let put = engine::alias(&*self.storage, file, last, self.write.durable);
         // On the disk an earlier checkpoint may have the name still.
         self.spares.distrust(put.is_err());

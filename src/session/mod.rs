@@ -9,6 +9,7 @@
 //! - `keep`: what becomes of checkpoints: which stay, which go, the stable name of the newest.
 //! - `lock`: one process at a time under a template.
 //! - `log`, `callbacks`: the caller's functions, one at a time.
+//! - `signals`: what asks for a save from outside.
 //! - `process`: forks, and the end of the process.
 //! - `state`: the training state in a checkpoint; `data`: the trainer's own.
 //! - `resume`: the way back into a training; `surroundings`: what a session finds where its files go.
@@ -33,6 +34,7 @@ mod resume;
 mod run;
 mod save;
 mod shared;
+mod signals;
 mod state;
 mod surroundings;
 mod work;
@@ -47,4 +49,5 @@ pub use options::{Async, Backpressure, Lock, Options, Stats};
 pub use renames::{Rename, Renames};
 pub use resume::Resumed;
 pub use run::Session;
+pub use signals::check as check_signal;
 pub use state::save_counter;

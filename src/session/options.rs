@@ -63,6 +63,8 @@ pub enum Lock {
 pub struct Options {
     /// When to save, what is best, what to keep.
     pub policy: policy::Options,
+    /// Whether the end of the training loads the best checkpoint.
+    pub restore_best: bool,
     /// How saves run beside the training.
     pub mode: Async,
     /// What becomes of a save for which there is no room.
@@ -95,6 +97,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             policy: policy::Options::default(),
+            restore_best: false,
             mode: Async::Off,
             backpressure: Backpressure::Block,
             threads: 0,

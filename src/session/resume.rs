@@ -90,6 +90,7 @@ impl Shared {
         let adopted = self.standing_of(&training, standing, &monitor, lines);
         let mut core = self.lock();
         if training.event.is_some() {
+            self.look(&mut core);
             core.policy.restore(&training.state(&monitor));
         }
         if let Some(other) = training.monitor.as_ref().filter(|other| **other != monitor) {

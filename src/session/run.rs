@@ -16,6 +16,7 @@ use super::model::{Kind, Model};
 use super::options::{Async, Options, Stats};
 use super::resume::Resumed;
 use super::shared::Shared;
+use super::signals::Signals;
 use super::surroundings;
 
 /// A checkpointing session. Any thread may use it; dropped, it waits for the saves that are being made.
@@ -47,7 +48,9 @@ impl Session {
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
             log.line(Level::Warn, line);
         }
-        let session = Session { shared: Arc::new(Shared::new(options, kind, policy, log, template, saves)) };
+        let signals = Signals::listen(&options.policy.signals)?;
+        let shared = Shared::new(options, kind, policy, log, template, saves, signals);
+        let session = Session { shared: Arc::new(shared) };
         session.shared.say([]);
         Ok(session)
     }
@@ -60,22 +63,64 @@ impl Session {
 
     /// An epoch begins.
     pub fn on_epoch_begin(&self, epoch: u64) -> Result<()> {
-        self.here()?.lock().policy.on_epoch_begin(epoch);
+        let shared = self.here()?;
+        let mut core = shared.lock();
+        shared.look(&mut core);
+        core.policy.on_epoch_begin(epoch);
         Ok(())
     }
 
     /// A batch has ended: is a save due?
     pub fn on_train_batch_end(&self, batch: u64, logs: &dyn Logs) -> Result<()> {
-        let result = self.here()?.lock().policy.on_train_batch_end(batch, logs);
-        self.shared.say([]);
+        let shared = self.here()?;
+        let mut core = shared.lock();
+        shared.look(&mut core);
+        let result = core.policy.on_train_batch_end(batch, logs);
+        drop(core);
+        shared.say([]);
         result
     }
 
     /// An epoch has ended: is a save due?
     pub fn on_epoch_end(&self, epoch: u64, logs: &dyn Logs) -> Result<()> {
-        let result = self.here()?.lock().policy.on_epoch_end(epoch, logs);
-        self.shared.say([]);
+        let shared = self.here()?;
+        let mut core = shared.lock();
+        shared.look(&mut core);
+        let result = core.policy.on_epoch_end(epoch, logs);
+        drop(core);
+        shared.say([]);
         result
+    }
+
+    /// The training has ended: waits for all saves, tells of a failure, and loads the best checkpoint where that is asked
+    /// for.
+    pub fn on_train_end(&self, model: Option<&mut Model>) -> Result<()> {
+        let shared = self.here()?;
+        let model = match (shared.restore_best, model) {
+            (false, _) => None,
+            (true, Some(model)) => Some(model),
+            (true, None) => {
+                let message = "model is NULL: with restore_best it is to get the best weights";
+                return Err(Error::new(Status::InvalidArgument, message));
+            }
+        };
+        self.wait()?;
+        shared.lock().policy.on_train_end();
+        match model.map(|model| self.load_best(model)) {
+            Some(Err(error)) if error.status() == Status::NotFound && self.best_path().is_err() => {
+                let line = format!("restore_best: {}: the weights stay as they are", error.message());
+                shared.say([(Level::Warn, line)]);
+                Ok(())
+            }
+            Some(result) => result,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether one of the session's signals has come.
+    pub fn is_preempted(&self) -> bool {
+        // In a signal handler: nothing is allocated.
+        !self.shared.home.is_elsewhere() && self.shared.signals.count() > 0
     }
 
     /// Whether the last event made a save due that has not been made.

@@ -51,7 +51,9 @@ impl Shared {
             Ok(work) if self.mode.is_on() => self.hand_over(accepted, work),
             Ok(work) => self.make(accepted.with(work, false)),
         };
-        flight.set_stall_secs(begin.elapsed().as_secs_f64());
+        let stall = begin.elapsed().as_secs_f64();
+        flight.set_stall_secs(stall);
+        self.lock().policy.stalled(stall, result.is_ok());
         drop(saving);
         self.say(lines);
         result
@@ -100,7 +102,7 @@ impl Shared {
     /// Hands a save to the thread in the background, and copies the buffers where that is the mode.
     fn hand_over(self: &Arc<Shared>, accepted: Accepted, mut work: Work) -> (Result<()>, Vec<Line>) {
         let (counter, flight) = (accepted.counter, accepted.flight.clone());
-        let path = accepted.ticket.due().path.clone();
+        let (path, place) = (accepted.ticket.due().path.clone(), accepted.ticket.due().place);
         let copying = if self.mode.copies() { work.stage(&self.arena) } else { None };
         let core = match self.admit(&accepted) {
             Ok(core) => core,
@@ -111,7 +113,7 @@ impl Shared {
         };
         let replaced = self.enqueue(core, accepted.with(work, true), copying.is_some());
         let (result, failed) = copying.map_or((Ok(()), None), |(filler, buffers)| {
-            let follow = Follow { shared: self, flight: &flight, counter, path: &path };
+            let follow = Follow { shared: self, flight: &flight, counter, path: &path, place };
             self.copy(filler, &buffers, &follow)
         });
         (result, replaced.into_iter().chain(failed).collect())

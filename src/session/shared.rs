@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::engine::{Arena, Spares, Storage, WriteOptions, Written};
 use crate::error::{Error, Result, Status};
-use crate::policy::{Level, Policy, Retention, Ticket};
+use crate::policy::{Level, Now, Policy, Retention, Ticket};
 
 use super::callbacks::{self, Meter, Saving};
 use super::data::Data;
@@ -18,6 +19,7 @@ use super::log::Log;
 use super::model::Kind;
 use super::options::{Async, Backpressure, Options, Stats};
 use super::process::Home;
+use super::signals::Signals;
 use super::state::{self, Known, TrainingState};
 
 /// Bytes of staging memory, where none was asked for, of a session that copies nothing: for tensors that are not in host
@@ -34,6 +36,10 @@ pub(super) struct Shared {
     pub log: Log,
     pub meter: Meter,
     pub home: Home,
+    pub restore_best: bool,
+    /// When the session began.
+    began: Instant,
+    pub signals: Signals,
     /// Staging memory.
     pub arena: Arc<Arena>,
     /// The stable name of the newest save.
@@ -134,8 +140,10 @@ impl Shared {
         log: Log,
         template: TemplateLock,
         saves: u64,
+        signals: Signals,
     ) -> Shared {
         let Options {
+            restore_best,
             threads,
             durable,
             backend,
@@ -177,6 +185,9 @@ impl Shared {
             log,
             meter,
             home: Home::default(),
+            restore_best,
+            began: Instant::now(),
+            signals,
             arena,
             save_last,
             spares: Spares::new(storage.clone(), recycle),
@@ -190,6 +201,15 @@ impl Shared {
     /// The lock. A panic elsewhere was caught and reported there.
     pub fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks around before an event, where that can make a save due.
+    pub fn look(&self, core: &mut Core) {
+        if core.policy.is_paced() {
+            let secs = self.began.elapsed().as_secs_f64();
+            let saving = !core.open.is_empty();
+            core.policy.look(Now { secs, saving, signals: self.signals.count() });
+        }
     }
 
     /// Waits for as long as `condition` holds.

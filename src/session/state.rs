@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use serde_json::{Map, Number, Value, json};
 
-use crate::policy::{Due, State};
+use crate::policy::{Due, Place, State};
 
 /// Where the training stood when a checkpoint was saved.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,12 @@ impl<'a> TrainingState<'a> {
             object.insert("best".into(), state.best.map_or(Value::Null, number));
             object.insert("batches_since_save".into(), json!(state.batches_since_save));
             object.insert("last_batch".into(), json!(state.last_batch));
+            if due.place == Place::Aside {
+                object.insert("aside".into(), json!(true));
+            }
+            if let Some(cost) = state.cost {
+                object.insert("save_cost_secs".into(), number(cost));
+            }
         }
         Value::Object(object).to_string().into_bytes()
     }
@@ -80,6 +86,10 @@ pub struct Training {
     /// The counters once the save was made.
     pub batches_since_save: u64,
     pub last_batch: Option<u64>,
+    /// Whether the save is no checkpoint to go on from: see [`Place::Aside`].
+    pub aside: bool,
+    /// What a save had cost until then, in seconds.
+    pub cost: Option<f64>,
 }
 
 impl Training {
@@ -100,6 +110,11 @@ impl Training {
             best: object.get("best").and_then(value),
             batches_since_save: count("batches_since_save").unwrap_or(0),
             last_batch: count("last_batch"),
+            aside: object.get("aside").and_then(Value::as_bool).unwrap_or(false),
+            cost: object
+                .get("save_cost_secs")
+                .and_then(value)
+                .filter(|cost| cost.is_finite() && *cost >= 0.0),
         })
     }
 
@@ -115,8 +130,8 @@ impl Training {
     /// The policy's counters, for a session that watches this metric.
     pub fn state(&self, monitor: &str) -> State {
         let best = self.best.filter(|_| self.monitor.as_deref() == Some(monitor));
-        let &Training { batches_since_save, last_batch, .. } = self;
-        State { epoch: self.next().0, last_batch, batches_since_save, best }
+        let &Training { batches_since_save, last_batch, cost, .. } = self;
+        State { epoch: self.next().0, last_batch, batches_since_save, best, cost }
     }
 
     /// The value of a metric at the event.
@@ -167,10 +182,16 @@ mod tests {
             batch: None,
             value: Some(f64::NAN),
             improves: false,
+            place: Place::Aside,
             metrics: vec![("loss".into(), f64::NAN), ("val/acc \"x\"".into(), -0.0)],
         };
-        let state =
-            State { epoch: 4, last_batch: Some(u64::MAX), batches_since_save: 0, best: Some(f64::INFINITY) };
+        let state = State {
+            epoch: 4,
+            last_batch: Some(u64::MAX),
+            batches_since_save: 0,
+            best: Some(f64::INFINITY),
+            cost: Some(0.25),
+        };
         let known =
             Known { run: "r", saved_at: 1.795e9 + 0.123_456_7, monitor: "loss", due: &due, state: &state };
         let json = TrainingState::of(7, known).to_json();
@@ -183,6 +204,7 @@ mod tests {
         let read = Training::parse(&json).unwrap();
         assert_eq!((read.save, read.run.as_deref(), read.saved_at), (7, Some("r"), known.saved_at));
         assert_eq!((read.event, read.next()), (Some((3, None)), (4, 0)));
+        assert!(read.aside);
         assert!(read.value("loss").unwrap().is_nan());
         // What no file has by right, as a file may have it, is not believed.
         assert_eq!(read.state("loss"), State { last_batch: None, ..state });

@@ -36,6 +36,11 @@ impl Found {
     pub fn save(&self) -> u64 {
         self.training.as_ref().ok().and_then(Option::as_ref).map_or(0, |training| training.save)
     }
+
+    /// Whether it is no checkpoint to go on from.
+    fn is_aside(&self) -> bool {
+        matches!(&self.training, Ok(Some(training)) if training.aside)
+    }
 }
 
 /// The files that a template could have written, and the one with the stable name of the newest.
@@ -116,7 +121,8 @@ impl Visit<'_> {
                     self.directory(&below, depth - 1);
                 }
             } else if what.is_file() && is_file {
-                self.found.push(Found::new(path, false, &what));
+                let found = Found::new(path, false, &what);
+                self.found.extend((!found.is_aside()).then_some(found));
             }
         }
         self.open.pop();

@@ -45,6 +45,12 @@
 #define CKPT_SAVE_FREQ_EPOCH 0
 
 /**
+ * Value of save_freq: neither by batches nor at the end of epochs. What makes a save due then is
+ * ckpt_options_set_save_every_secs(), _save_on_signal(), _overhead_budget() or _mtbf().
+ */
+#define CKPT_SAVE_FREQ_NEVER UINT64_MAX
+
+/**
  * What a call came to. The numbers never change; later versions may add some.
  */
 typedef enum ckpt_status {
@@ -282,6 +288,24 @@ typedef enum ckpt_lock {
    */
   CKPT_LOCK_OFF = 2,
 } ckpt_lock;
+
+/**
+ * What becomes of a save that comes up where the monitored value is NaN.
+ */
+typedef enum ckpt_on_nan {
+  /**
+   * It is not made.
+   */
+  CKPT_ON_NAN_SKIP = 0,
+  /**
+   * It is made under another name.
+   */
+  CKPT_ON_NAN_ASIDE = 1,
+  /**
+   * It is made as Keras makes it.
+   */
+  CKPT_ON_NAN_KERAS = 2,
+} ckpt_on_nan;
 
 /**
  * How a checkpoint is opened: flags, to be combined with |. Another bit is CKPT_E_INVALID_ARGUMENT.
@@ -584,7 +608,7 @@ enum ckpt_status ckpt_options_set_save_weights_only(struct ckpt_options *options
 
 /**
  * Sets when a save comes up: CKPT_SAVE_FREQ_EPOCH (0, the default) for the end of each epoch, n for every n
- * batches, counted across epochs as Keras counts them.
+ * batches, counted across epochs as Keras counts them, CKPT_SAVE_FREQ_NEVER for neither.
  */
 enum ckpt_status ckpt_options_set_save_freq(struct ckpt_options *options, uint64_t batches);
 
@@ -652,6 +676,104 @@ enum ckpt_status ckpt_options_set_lock(struct ckpt_options *options,
                                        ckpt_lock kind);
 
 /**
+ * Makes a save due by the clock, besides those by save_freq: at the first batch end or epoch end at which `secs` seconds
+ * have passed since the last save was due by any rule, or since ckpt_new() or ckpt_resume(). By default none is.
+ *
+ * What holds for this and for ckpt_options_set_save_on_signal(), _overhead_budget() and _mtbf():
+ *
+ * - "batch" becomes a key of the file path. At the end of an epoch it is the last batch that ckpt_on_train_batch_end() was
+ *   called with.
+ * - With save_best_only, such a save is made as every other where the logs of the event have the monitored metric (at the
+ *   end of a batch they mostly have no val_loss) and it is better than ever. Else it must not take the best one's
+ *   place: it goes to the stable name of ckpt_options_set_save_last(), and is no candidate for the best. Without
+ *   save_last it is not made, which is logged once (CKPT_LOG_WARN).
+ * - It stays due, event after event, until the event's metrics make it possible.
+ * - ckpt_resume() goes on with all that, but for the clock, which begins anew.
+ *
+ * @param secs  above 0, by a clock that nobody can set
+ */
+enum ckpt_status ckpt_options_set_save_every_secs(struct ckpt_options *options,
+                                                  double secs);
+
+/**
+ * Makes a save due when a signal comes (SIGTERM of a scheduler that takes the machine away, SIGUSR1 of a user): at the
+ * next end of a batch or an epoch, once. May be called again for other signals. See ckpt_options_set_save_every_secs()
+ * for where the save goes, and ckpt_preempted().
+ *
+ * ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with the
+ * flags of that. What had been ignored or left to the system (SIGTERM ends a program) is neither now: ending it, after the
+ * save, is the trainer's. Several sessions may listen to one signal. ckpt_free() of the last one puts back what
+ * was there before, unless another handler has been set since; such a one has to call the one that it finds if the session
+ * is to go on listening. In a child that is forked and has no session of its own for the signal, the handler does what had
+ * been done before.
+ *
+ * @param signum  a signal that a program can catch and go on from: others (SIGKILL, SIGSTOP, SIGSEGV, SIGABRT, ...) are
+ *                CKPT_E_INVALID_ARGUMENT
+ */
+enum ckpt_status ckpt_options_set_save_on_signal(struct ckpt_options *options,
+                                                 int signum);
+
+/**
+ * Whether one of the session's signals has come since ckpt_new(): true from its arrival on, also after the save. false
+ * for NULL. Takes no lock and may be called in a signal handler.
+ */
+bool ckpt_preempted(const struct ckpt *session);
+
+/**
+ * Makes saves due as often as a part of the training's time pays for, 0.02 for one fiftieth. By default none is.
+ *
+ * What a save costs is measured: the seconds that ckpt_save() keeps its caller, and those by which the batches beside the
+ * save are slower than the others, on average. The next one is due when it costs no more than that part of the time that
+ * was spent since the last one was due, stalls left out; not while a save of the session is being made. The first is due
+ * at the first end of a batch, to be measured; after ckpt_resume() the cost is known. See
+ * ckpt_options_set_save_every_secs() for where the saves go.
+ *
+ * @param fraction  above 0, at most 1
+ */
+enum ckpt_status ckpt_options_set_overhead_budget(struct ckpt_options *options,
+                                                  double fraction);
+
+/**
+ * Makes saves due as often as loses the least time, to saves and to what has to be done again after a failure: by Young's
+ * and Daly's optimum, from the mean time between failures and the cost of a save, which is measured as
+ * ckpt_options_set_overhead_budget() says. With both, the longer of the two intervals counts. By default none is.
+ *
+ * @param secs  the mean time between failures in seconds, above 0
+ */
+enum ckpt_status ckpt_options_set_mtbf(struct ckpt_options *options,
+                                       double secs);
+
+/**
+ * Sets what becomes of a save where the monitored value is NaN; CKPT_ON_NAN_SKIP by default.
+ *
+ * - CKPT_ON_NAN_SKIP: it is not made, and NaN is never the best. Without save_best_only a line says so (CKPT_LOG_WARN).
+ * - CKPT_ON_NAN_ASIDE: it is made with ".nan" before the ending of its path ("m.nan.weights.h5"), also under
+ *   save_best_only. It is never the best, no keep_* rule counts or removes it, and ckpt_resume() does not take it.
+ * - CKPT_ON_NAN_KERAS: it is made as any other. Under save_best_only a first NaN becomes the best, and no value is better.
+ */
+enum ckpt_status ckpt_options_set_on_nan(struct ckpt_options *options,
+                                         ckpt_on_nan on_nan);
+
+/**
+ * Sets whether ckpt_on_train_end() loads the best checkpoint into the model, as restore_best_weights of Keras'
+ * EarlyStopping does; false by default.
+ */
+enum ckpt_status ckpt_options_set_restore_best(struct ckpt_options *options,
+                                               bool restore_best);
+
+/**
+ * The training has ended: waits for all saves, and tells of a failure as ckpt_wait() does. Then, with restore_best, loads
+ * the file of ckpt_best_path() into the model, as ckpt_load_best() does; where there is none, a line says so
+ * (CKPT_LOG_WARN), and the model stays as it is. After a failure of a save nothing has been loaded: call it again.
+ *
+ * Like every event, it forgets a save that was due and not made. CKPT_E_STATE as ckpt_wait() has it.
+ *
+ * @param model_or_null  its tensors are written with restore_best, where NULL is CKPT_E_INVALID_ARGUMENT; else unused
+ */
+enum ckpt_status ckpt_on_train_end(struct ckpt *session,
+                                   struct ckpt_model *model_or_null);
+
+/**
  * Keeps the last n saves; 0, the default, turns this rule off.
  *
  * With every keep_* rule off all files are kept. Else, after each save that is durable, a file stays if one of the rules
@@ -698,6 +820,9 @@ enum ckpt_status ckpt_options_set_keep_every_secs(struct ckpt_options *options,
  * the one before. What was there before the first save is replaced, be it a symbolic link. No keep_* rule removes it. If it
  * cannot be set, that is no failure of the save: a warning is logged, the name stays with the earlier one, and the next
  * save tries again.
+ *
+ * With save_best_only it is also where saves go that would take the best one's place: see
+ * ckpt_options_set_save_every_secs(). Saves aside (CKPT_ON_NAN_ASIDE) do not get the name.
  *
  * UTF-8, copied. A relative path is taken from the current directory of ckpt_new(); directories that are missing are made.
  * ckpt_new() refuses a path with another ending than the template's or one that the template could write
@@ -785,7 +910,7 @@ enum ckpt_status ckpt_options_set_progress(struct ckpt_options *options,
  * ckpt_options_set_lock() asks to wait, or not to care.
  *
  * @param filepath         a Python format string, UTF-8, with the keys "epoch" and "batch" (both counted from 1 in
- *                         names; "batch" in saves by batches only) and every metric of the logs:
+ *                         names; "batch" where batches can make saves due) and every metric of the logs:
  *                         "ckpt/{epoch:02d}-{val_loss:.3f}.keras". The whole format language of int, float and str
  *                         works, digit for digit as CPython prints it; attributes and indices do not. A template that
  *                         can never work is CKPT_E_TEMPLATE, and the message shows where. It ends in ".weights.h5",
@@ -817,8 +942,9 @@ void ckpt_free(struct ckpt *session);
 enum ckpt_status ckpt_on_epoch_begin(struct ckpt *session, uint64_t epoch);
 
 /**
- * A batch has ended: decides whether a save is due, where options.save_freq counts batches. Without one due it
- * takes well under a microsecond and allocates nothing.
+ * A batch has ended: decides whether a save is due, where options.save_freq counts batches or there is one of the options
+ * beside it (ckpt_options_set_save_every_secs() and those that it names). Without one due it takes well under a microsecond
+ * and allocates nothing.
  *
  * @param batch  its index in the epoch, counted from 0. It may step by more than 1; one that does not grow means a
  *               new epoch.
@@ -832,7 +958,8 @@ enum ckpt_status ckpt_on_train_batch_end(struct ckpt *session,
                                          size_t n);
 
 /**
- * An epoch has ended: decides whether a save is due, where options.save_freq is CKPT_SAVE_FREQ_EPOCH.
+ * An epoch has ended: decides whether a save is due, where options.save_freq is CKPT_SAVE_FREQ_EPOCH or there is one of
+ * the options beside it.
  *
  * @param epoch  counted from 0
  * @param logs   the epoch's metrics, n of them; NULL is fine where n is 0

@@ -11,7 +11,7 @@ use ckpt::engine::{Buffer, Source};
 use ckpt::error::{Error, Result, Status};
 use ckpt::policy;
 use ckpt::reader::Reader;
-use ckpt::session::{Async, Level, Log, Model, Options, Session};
+use ckpt::session::{Async, Level, Lock, Log, Model, Options, Session};
 use ckpt::tensor::Dtype;
 use parking_lot::{Condvar, Mutex};
 
@@ -105,7 +105,8 @@ pub fn wait_for(mut condition: impl FnMut() -> bool) {
 
 pub fn options(mode: Async) -> Options {
     let policy = policy::Options { save_weights_only: true, ..policy::Options::default() };
-    Options { policy, mode, durable: false, ..Options::default() }
+    // What a test finds in a directory is what its saves have put there.
+    Options { policy, mode, durable: false, lock: Lock::Off, ..Options::default() }
 }
 
 pub fn best_only(mode: Async) -> Options {

@@ -68,6 +68,25 @@ static void options(void) {
   FAILS(ckpt_options_set_save_freq(NULL, CKPT_SAVE_FREQ_EPOCH), INVALID, "options is NULL");
   OK(ckpt_options_set_save_freq(o, UINT64_MAX));
 
+  OK(ckpt_options_set_save_freq(o, CKPT_SAVE_FREQ_NEVER));
+  static const double no_spans[] = {0.0, -1.0, (double)NAN, (double)INFINITY};
+  FAILS(ckpt_options_set_save_every_secs(NULL, 1.0), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_mtbf(NULL, 1.0), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_overhead_budget(NULL, 1.0), INVALID, "options is NULL");
+  for (size_t i = 0; i < sizeof no_spans / sizeof *no_spans; i++) {
+    FAILS(ckpt_options_set_save_every_secs(o, no_spans[i]), INVALID, "secs is ");
+    FAILS(ckpt_options_set_mtbf(o, no_spans[i]), INVALID, "secs is ");
+    FAILS(ckpt_options_set_overhead_budget(o, no_spans[i]), INVALID, "fraction is ");
+  }
+  FAILS(ckpt_options_set_overhead_budget(o, 1.5), INVALID, "fraction is 1.5: expected");
+  OK(ckpt_options_set_overhead_budget(o, 1.0));
+  FAILS(ckpt_options_set_save_on_signal(NULL, 15), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_save_on_signal(o, 9), INVALID, "signum is 9: it cannot be caught");
+  FAILS(ckpt_options_set_on_nan(NULL, CKPT_ON_NAN_SKIP), INVALID, "options is NULL");
+  FAILS(ckpt_options_set_on_nan(o, (ckpt_on_nan)3), INVALID, "on_nan is 3: expected a number from 0 to 2");
+  FAILS(ckpt_options_set_on_nan(o, (ckpt_on_nan)-1), INVALID, "on_nan is -1: expected");
+  FAILS(ckpt_options_set_restore_best(NULL, true), INVALID, "options is NULL");
+
   FAILS(ckpt_options_set_initial_value_threshold(NULL, 0.0), INVALID, "options is NULL");
   FAILS(ckpt_options_set_initial_value_threshold(o, (double)NAN), INVALID, "threshold is NaN");
   OK(ckpt_options_set_initial_value_threshold(o, (double)INFINITY));
@@ -189,6 +208,10 @@ static void session(const ckpt_options *weights_only, ckpt_model *model) {
   OK(ckpt_wait(s));
   FAILS(ckpt_cancel(NULL), INVALID, "session is NULL");
   OK(ckpt_cancel(s));
+
+  FAILS(ckpt_on_train_end(NULL, model), INVALID, "session is NULL");
+  OK(ckpt_on_train_end(s, NULL));
+  CHECK(!ckpt_preempted(NULL) && !ckpt_preempted(s));
 
   FAILS(ckpt_best(NULL, &best), INVALID, "session is NULL");
   FAILS(ckpt_best(s, NULL), INVALID, "out is NULL");

@@ -1,6 +1,8 @@
 // libckpt::Session and libckpt::Options: the usual loop, logs, moves, and what is thrown.
 #include "check.hpp"
 
+#include <cmath>
+#include <csignal>
 #include <map>
 
 using libckpt::LogLevel;
@@ -54,16 +56,16 @@ static void the_usual_loop() {
   CHECK(lines[4] == "Epoch 3: val_loss did not improve from 0.50000");
 
   {
-    Session fresh("resume-{epoch}.weights.h5", weights_only());
+    Session fresh("session/resume-{epoch}.weights.h5", weights_only());
     CHECK(!fresh.resume(model) && !fresh.state("rng"));
     fresh.set_state("rng", std::string("a\0b", 3));
     weights[1] = 7;
     fresh.on_epoch_end(4, {{"val_loss", 0.5}});
     fresh.save(model);
     weights[1] = 0;
-    Session again("resume-{epoch}.weights.h5", weights_only());
+    Session again("session/resume-{epoch}.weights.h5", weights_only());
     const auto resumed = again.resume(model).value();
-    CHECK(resumed.epoch == 5 && resumed.batch == 0 && !resumed.best && resumed.path == "resume-5.weights.h5");
+    CHECK(resumed.epoch == 5 && resumed.batch == 0 && !resumed.best && resumed.path == "session/resume-5.weights.h5");
     CHECK(weights[1] == 7 && again.state("rng") == std::string("a\0b", 3));
     model.add("layers/dense_9/vars/0", weights, {2});
     throws([&] { again.resume(model); }, Status::Mismatch, "dense_9");
@@ -137,6 +139,42 @@ static void in_the_background() {
   failing.wait();
 }
 
+// What makes a save due beyond Keras, and the end.
+static void when() {
+  std::vector<float> weights = {0, 0};
+  Model model;
+  model.add("layers/dense/vars/0", weights, {2});
+  {
+    Session session("session/when-{batch}.weights.h5", weights_only()
+                                                           .save_freq(CKPT_SAVE_FREQ_NEVER)
+                                                           .save_every_secs(1e9)
+                                                           .save_on_signal(SIGUSR1)
+                                                           .save_on_signal(SIGUSR2));
+    session.on_train_batch_end(0, {});
+    CHECK(!session.preempted() && !session.should_save());
+    CHECK(std::raise(SIGUSR2) == 0);
+    session.on_train_batch_end(1, {});
+    CHECK(session.preempted() && session.path() == "session/when-2.weights.h5");
+    session.on_train_end();
+    CHECK(!session.should_save());
+  }
+  Session paid("session/paid-{batch}.weights.h5", weights_only().overhead_budget(0.5).mtbf(1e9));
+  paid.on_train_batch_end(0, {});
+  CHECK(paid.should_save());
+
+  Session best("session/end-{epoch}.weights.h5", weights_only().on_nan(libckpt::OnNan::Aside).restore_best());
+  for (const double loss : {1.0, 0.5, static_cast<double>(NAN), 2.0}) {
+    weights[0] = static_cast<float>(loss);
+    best.on_epoch_end(0, {{"val_loss", loss}});
+    CHECK(best.path() == (loss == loss ? "session/end-1.weights.h5" : "session/end-1.nan.weights.h5"));
+    if (loss < 2.0 || loss != loss) best.save(model);
+  }
+  throws([&] { best.on_train_end(); }, Status::InvalidArgument, "model is NULL");
+  best.on_train_end(model);
+  CHECK(weights[0] == 0.5F);
+  throws([] { Options().save_on_signal(SIGKILL); }, Status::InvalidArgument, "cannot be caught");
+}
+
 static void moves() {
   Session a("session/a.weights.h5", weights_only());
   ckpt* const handle = a.get();
@@ -175,6 +213,7 @@ int main() {
   the_usual_loop();
   log_functions();
   in_the_background();
+  when();
   moves();
   refuses();
   return 0;

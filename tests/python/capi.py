@@ -7,6 +7,7 @@ import numpy as np
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
           "uint64", "bool"]
+ON_NAN_KERAS = 2
 
 
 class Metric(ctypes.Structure):

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 from keras import layers
 
-from capi import DTYPES, Lib
+from capi import DTYPES, ON_NAN_KERAS, Lib
 from hdf5 import contents
 
 OURS, KERAS = "libckpt-0.1", "keras-3.15"
@@ -77,7 +77,7 @@ def write_ours(directory):
     model = lib.model(tensors, names, config, assets)
     for folder, ending in [("weights-h5", "weights.h5"), ("keras", "keras")]:
         path = directory / folder / "good" / f"{OURS}-everything.{ending}"
-        session = lib.session(str(path), save_weights_only=ctypes.c_bool(ending == "weights.h5"))
+        session = lib.session(str(path), save_weights_only=ctypes.c_bool(ending == "weights.h5"), on_nan=ON_NAN_KERAS)
         lib.epoch_end(session, 6, loss=0.25, val_loss=float("nan"))
         lib("ckpt_save", session, model)
         lib.c.ckpt_free(session)

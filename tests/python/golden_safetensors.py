@@ -13,7 +13,7 @@ import sys
 import numpy as np
 from safetensors.numpy import save_file
 
-from capi import Lib
+from capi import ON_NAN_KERAS, Lib
 from golden import OURS, everything, expectation
 from test_safetensors import header, tensors_of
 
@@ -27,7 +27,7 @@ def compact(value):
 def expect(path, tensors=None, metadata=None):
     """Puts its expectation beside a file."""
     strings = {} if metadata else dict(header(path)[0].get("__metadata__") or {})
-    own = {key: strings.pop(f"libckpt.{key}") for key in ("state", "config", "names", "checksums") if f"libckpt.{key}" in strings}
+    own = {key: strings.pop(f"libckpt.{key}") for key in ("state", "config", "names", "checksums", "guard") if f"libckpt.{key}" in strings}
     texts = {key: own[key].rstrip(" ").encode() for key in ("state", "config") if key in own}
     if strings or metadata:
         texts["metadata"] = metadata or compact(strings)
@@ -41,7 +41,7 @@ def write_ours(folder):
     config = json.dumps({"module": "keras", "class_name": "Sequential", "config": {"name": "é \"quoted\"", "layers": []}})
     model = lib.model(tensors, names, config, metadata={"format": "pt", "größe": "\"✓\"\n"})
     path = folder / f"{OURS}-everything.safetensors"
-    session = lib.session(str(path), save_weights_only=ctypes.c_bool(True))
+    session = lib.session(str(path), save_weights_only=ctypes.c_bool(True), on_nan=ON_NAN_KERAS)
     lib.epoch_end(session, 6, loss=0.25, val_loss=float("nan"))
     lib("ckpt_save", session, model)
     lib.c.ckpt_free(session)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from capi import Lib
+from capi import ON_NAN_KERAS, Lib
 from golden import expectation
 from hdf5 import contents
 
@@ -50,7 +50,7 @@ def write_good(directory):
     lib = Lib()
     for name, most in [("libckpt-0-1-one", 2**30), ("libckpt-0-1-many", 48)]:
         path = directory / f"{name}.weights.json"
-        session = lib.session(str(path), save_weights_only=True, max_shard_bytes=ctypes.c_uint64(most))
+        session = lib.session(str(path), save_weights_only=True, max_shard_bytes=ctypes.c_uint64(most), on_nan=ON_NAN_KERAS)
         lib.epoch_end(session, 6, loss=0.25, val_loss=float("nan"))
         lib("ckpt_save", session, lib.model(tensors, names))
         lib.c.ckpt_free(session)

@@ -1,5 +1,6 @@
 """examples/digits, from end to end: Keras agrees with what it saved, and nothing that ends it leaves half a file."""
 import gzip
+import json
 import os
 import random
 import shutil
@@ -96,3 +97,54 @@ def test_what_kills_it_leaves_whole_files(digits, tmp_path, flags):
         else:
             with h5py.File(path) as file:
                 assert file["layers/dense/vars/0"][:].any() and len(file["optimizer/vars"]) == 10
+
+
+def contents(directory):
+    """What is in the checkpoints of a directory, but for what depends on the clock: every tensor, the trainer's own state,
+    and what is said of the training."""
+    import h5py
+    found = {}
+    for path in sorted(directory.iterdir()):
+        with h5py.File(path) as file:
+            datasets = {}
+            file.visititems(lambda name, item: datasets.update({name: item[()].tobytes()})
+                            if isinstance(item, h5py.Dataset) else None)
+        del datasets["libckpt/checksums"]
+        state = json.loads(datasets.pop("libckpt/state"))
+        assert state.pop("run") and state.pop("saved_at")
+        found[path.name] = (datasets, state)
+    return found
+
+
+@pytest.mark.parametrize("flags", [["--epochs", "8"], ["--every", "7", "--epochs", "5", "--weights-only"]],
+                         ids=["epochs", "batches"])
+def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(digits, tmp_path, flags):
+    """200 runs in all, each killed at random times and resumed until it ends: the same weights, the same decisions, the
+    same files as those of a run that was not interrupted."""
+    def last_lines(output):
+        return [line.replace(str(tmp_path / "whole"), "DIR") for line in output.splitlines()[-2:]]
+
+    begin = time.monotonic()
+    output = run(digits(*flags, "--resume", tmp_path / "whole"))
+    took = time.monotonic() - begin
+    expected, ends = contents(tmp_path / "whole"), last_lines(output)
+    rng = random.Random(20241)
+    kills = resumed = 0
+    for i in range(100):
+        directory = tmp_path / str(i)
+        for attempt in range(30):
+            process = digits(*flags, "--resume", directory)
+            if attempt < 29:
+                time.sleep(rng.uniform(0.0, took))
+                process.send_signal(signal.SIGKILL)
+            output, errors = process.communicate(timeout=120)
+            resumed += "Resumed from" in output
+            if process.returncode == 0:
+                break
+            assert process.returncode == -signal.SIGKILL, errors
+            kills += 1
+        assert [line.replace(str(directory), "DIR") for line in output.splitlines()[-2:]] == ends
+        assert contents(directory) == expected
+        shutil.rmtree(directory)
+    assert kills > 50 and resumed > 20, f"{kills} kills, {resumed} resumed: they came too late"
+    print(f"{kills} kills, {resumed} resumed")

@@ -72,7 +72,7 @@ def test_the_package_reads_what_we_write(tmp_path):
     with safetensors.safe_open(path, "numpy") as f:
         assert set(f.keys()) == set(tensors)
         assert_same({name: f.get_tensor(name) for name in known}, known)
-        assert set(f.metadata()) == {"libckpt.checksums", "libckpt.names", "libckpt.state"}
+        assert set(f.metadata()) == {"libckpt.checksums", "libckpt.guard", "libckpt.names", "libckpt.state"}
         assert json.loads(f.metadata()["libckpt.names"]) == {"": "model", "layers/bool": "größe \"✓\""}
         assert json.loads(f.metadata()["libckpt.state"])["save"] == 0
 

@@ -40,13 +40,18 @@ impl Drop for Scratch {
     }
 }
 
-/// All files below a directory, by their paths in it.
+/// All files below a directory, but for locks: one whose removal has failed, or whose process was killed, is a file that
+/// holds nobody up.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let (mut found, mut open) = (Vec::new(), vec![dir.to_owned()]);
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) { open.push(path) } else { found.push(path) }
+            let is_lock = entry.file_name().to_string_lossy().starts_with(".ckpt-lock");
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => open.push(path),
+                false => found.extend((!is_lock).then_some(path)),
+            }
         }
     }
     found.sort();
