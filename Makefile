@@ -59,7 +59,7 @@ test: .test-tools .venv/.ready  ## run all tests
 	@$(MAKE) --no-print-directory torture TIME=300
 
 .PHONY: torture
-torture: .tools  ## break saves in every way, for an hour, and look; TIME=SECONDS: a part of it (it goes on where it was)
+torture: .torture-tools  ## break saves in every way, for an hour, and look; TIME=SECONDS: a part of it (it goes on where it was)
 	@mkdir -p build
 	@$(CARGO) build --release --quiet -p torture
 	@state="$(if $(TIME),,build/torture.state)" && \
@@ -108,6 +108,8 @@ help:  ## show this
 
 # What the targets need of the machine.
 build_tools := cmake:cmake c++:g++
+# For file systems on loop devices, which nobody else can have.
+root_tools := $(if $(filter 0,$(shell id -u)),mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs)
 
 .PHONY: .tools
 .tools:
@@ -116,7 +118,11 @@ build_tools := cmake:cmake c++:g++
 .PHONY: .test-tools
 .test-tools:
 	@cmake/setup.sh tools $(build_tools) pkg-config:pkg-config h5cc:libhdf5-dev h5dump:hdf5-tools unzip:unzip \
-		bsdtar:libarchive-tools
+		bsdtar:libarchive-tools $(root_tools)
+
+.PHONY: .torture-tools
+.torture-tools:
+	@cmake/setup.sh tools $(build_tools) $(root_tools)
 
 .venv/.ready: tests/python/requirements.txt
 	@cmake/setup.sh venv .venv tests/python/requirements.txt

@@ -29,9 +29,12 @@ const LIFE: u64 = 60_000;
 const LARGE_LIFE: u64 = 150_000;
 const CALLS: u64 = 250;
 
-/// The same of a mutant.
-const SHORT_LIFE: u64 = 15_000;
+/// The calls of a mutant, and the crashes there can be: before and after each, with the journal lost or flushed.
 const FEW_CALLS: u64 = 150;
+pub const ALL_CRASHES: u64 = FEW_CALLS * 4;
+
+/// Has no divisor in common with that: the crashes come in another order, but each of them comes.
+const STRIDE: u64 = 247;
 
 /// When a file system crashes.
 #[derive(Clone, Copy, Debug)]
@@ -95,9 +98,9 @@ pub struct Training<'a> {
 struct Fate(End, Crash);
 
 impl Fate {
-    fn of(random: &mut Random, calls: u64, life: u64) -> Fate {
+    fn of(random: &mut Random, life: u64) -> Fate {
         let end = match random.one_in(2) {
-            true => End::Call { at: random.below(calls), after: random.one_in(2) },
+            true => End::Call { at: random.below(CALLS), after: random.one_in(2) },
             false => End::Time(random.below(life)),
         };
         let how = match random.below(8) {
@@ -106,6 +109,13 @@ impl Fate {
             _ => Crash::Nothing,
         };
         Fate(end, how)
+    }
+
+    /// One of [`ALL_CRASHES`].
+    fn numbered(number: u64) -> Fate {
+        let number = number * STRIDE % ALL_CRASHES;
+        let how = if number & 2 == 0 { Crash::Nothing } else { Crash::Journal };
+        Fate(End::Call { at: number / 4, after: number & 1 == 1 }, how)
     }
 }
 
@@ -116,7 +126,7 @@ impl Training<'_> {
         let mut account = Account::default();
         let life = if self.setup.direct { LARGE_LIFE } else { LIFE };
         for number in 0..CRASHES {
-            let fate = Fate::of(random, CALLS, life);
+            let fate = Fate::of(random, life);
             watchdog::step(|| format!("fs {case}: {fate:?} in {self:?}"));
             if !self.resumes {
                 account.begin();
@@ -131,10 +141,10 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// One life of it on a new file system; an error within is what is wrong after the crash.
-    pub fn crash_anew(&self, kind: Kind, random: &mut Random) -> Result<Result<u64, String>, String> {
+    /// One life of it on a new file system, with one of [`ALL_CRASHES`]; an error within is what is wrong after the crash.
+    pub fn crash_anew(&self, kind: Kind, number: u64) -> Result<Result<u64, String>, String> {
         let mut image = Image::new(kind)?;
-        let fate = Fate::of(random, FEW_CALLS, SHORT_LIFE);
+        let fate = Fate::numbered(number);
         watchdog::step(|| format!("{} of a mutant: {fate:?} in {self:?}", kind.name()));
         self.crash(&mut image, 0, &fate, &mut Weights::new(self.setup.bytes()), &mut Account::default())
     }

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::scratch::{Place, Scratch};
+use crate::trainer::RUNNING;
 
 /// A kind of file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,7 @@ impl Image {
             return Err(format!("{tool}: {}", String::from_utf8_lossy(&made.stderr)));
         }
         let at = Scratch::new(Place::Disk).map_err(failed)?;
+        remember(at.path());
         let mut image = Image { kind, file, at, is_mounted: false };
         image.mount()?;
         fs::create_dir(image.dir()).and_then(|()| File::open(image.at.path())?.sync_all()).map_err(failed)?;
@@ -145,7 +147,6 @@ impl Image {
         let (_device, path) = attach(&self.file).map_err(failed)?;
         let (from, to) = (c_string(&path), c_string(self.at.path()));
         let kind = c_string(Path::new(self.kind.name()));
-        remember(self.at.path());
         // SAFETY: strings that live through the call, and no data.
         match unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), 0, ptr::null()) } {
             0 => self.is_mounted = true,
@@ -179,6 +180,8 @@ impl Drop for Image {
             // SAFETY: a string that lives through the call.
             unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
         }
+        // Again empty.
+        let _ = fs::remove_dir(self.at.path());
         forget();
     }
 }
@@ -221,7 +224,7 @@ fn attach(file: &File) -> io::Result<(File, PathBuf)> {
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Gives this thread, and what it starts, mounts of its own; and at a signal, undoes the one there is.
+/// Gives this thread, and what it starts, mounts of its own; at a signal, the one there is goes, and its directory.
 fn private() -> &'static Result<(), String> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {
@@ -241,7 +244,7 @@ fn private() -> &'static Result<(), String> {
     })
 }
 
-/// Where something is mounted.
+/// Where something is mounted, or is to be.
 static MOUNTED: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
 
 fn remember(path: &Path) {
@@ -258,9 +261,15 @@ fn forget() {
 }
 
 extern "C" fn tidy_and_exit(signal: libc::c_int) {
-    let path = MOUNTED.load(Relaxed);
-    // SAFETY: a string, if it is none; then it does not return. The rest goes with the process.
+    let (path, child) = (MOUNTED.load(Relaxed), RUNNING.load(Relaxed));
+    // SAFETY: a string, if it is one; a child that has not been waited for. It does not return, and the rest goes with
+    // the process.
     unsafe {
+        if child > 0 {
+            // It would make its directory anew.
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, ptr::null_mut(), 0);
+        }
         if !path.is_null() {
             libc::umount2(path, libc::MNT_DETACH);
             libc::rmdir(path);

@@ -28,7 +28,7 @@ pub const LAYERS: &[Layer] = &[
         case: process::case,
     },
     Layer { name: "fs", unit: "crashes", enough: 2_000, share: 20, missing: fs::missing, case: fs::case },
-    Layer { name: "mutants", unit: "mutants", enough: 5, share: 5, missing: nothing, case: mutants::case },
+    Layer { name: "mutants", unit: "mutants", enough: 5, share: 10, missing: nothing, case: mutants::case },
     Layer { name: "flips", unit: "bits", enough: u64::MAX, share: 20, missing: nothing, case: flips::case },
 ];
 

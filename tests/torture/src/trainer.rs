@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ckpt::engine::{Disk, Storage};
@@ -105,6 +105,7 @@ impl Trainer<'_> {
             -1 => Err(std::io::Error::last_os_error().to_string()),
             pid => {
                 drop(writes);
+                RUNNING.store(pid, Relaxed);
                 let mut child = Child { pid, reads, said: Vec::new() };
                 meanwhile(&mut child);
                 child.end()
@@ -154,6 +155,9 @@ impl Trainer<'_> {
         say(out, "done\n".into())
     }
 }
+
+/// The child that runs, for who tidies up at a signal.
+pub static RUNNING: AtomicI32 = AtomicI32::new(0);
 
 /// A trainer that runs.
 pub struct Child {
@@ -206,6 +210,8 @@ impl Child {
     /// Waits for it.
     fn end(mut self) -> Result<(bool, String), String> {
         self.reads.read_to_end(&mut self.said).map_err(|e| e.to_string())?;
+        // It has ended or does so now; once it has been waited for, the number may be another one's.
+        RUNNING.store(0, Relaxed);
         let mut status = 0;
         // SAFETY: a live number.
         while unsafe { libc::waitpid(self.pid, &mut status, 0) } == -1 {}
