@@ -239,6 +239,8 @@ pub fn judge(
     for line in lines.lines() {
         let words: Vec<&str> = line.split('\t').collect();
         match words[..] {
+            [CRASH] => crashed = true,
+            ["done"] | ["resumed", ..] if crashed => {}
             ["resumed", path, best] => {
                 let path_of = |record: Option<&Record>| record.map_or("".into(), |r| r.path.clone());
                 let expected = (path_of(account.records.last()), path_of(account.best()));
@@ -251,8 +253,6 @@ pub fn judge(
                 time: time.parse().map_err(|_| format!("'{line}'"))?,
                 loss: loss.parse().map_err(|_| format!("'{line}'"))?,
             }),
-            [CRASH] => crashed = true,
-            ["done"] | ["resumed", ..] if crashed => {}
             ["done"] => begun.drain(..).for_each(|record| account.saved(setup, record)),
             ["end"] => {}
             _ if ended == Ended::Crashed && is_of_a_crash(line) => {}
