@@ -72,6 +72,10 @@ leaks: build
 	@$(CC) -std=c99 -O1 -Iinclude tests/c/leak.c "$(library)" "-Wl,-rpath,$(root)/build/lib" -o build/leaks
 	@dir=$$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d) && cd "$$dir" && "$(root)/build/leaks" 100000 && rm -rf "$$dir"
 
+.PHONY: fuzz
+fuzz:  ## fuzz the parsers with AddressSanitizer for an hour; TIME=SECONDS: for so long
+	@tests/fuzz/run.sh $(or $(TIME),3600) build/fuzz
+
 .PHONY: sanitize
 sanitize: .tools  ## run the C tests under ThreadSanitizer, AddressSanitizer and valgrind
 	@cmake/setup.sh tools valgrind:valgrind gcc:gcc

@@ -6,12 +6,13 @@
 use std::path::Path;
 use std::sync::Mutex;
 
+use ckpt::engine::Buffer as Elements;
 use ckpt::error::{Error, Result, Status};
-use ckpt::layout::check_config;
+use ckpt::layout::{self, Format, Schema, Source, Stamp, check_config};
 use ckpt::policy::template::{Buffer, Template, Value};
 use ckpt::reader::{Reader, Target, training_state};
-use ckpt::session::save_counter;
-use ckpt::tensor::TensorSpec;
+use ckpt::session::{Lock, Model, Options, Session, save_counter};
+use ckpt::tensor::{Dtype, TensorSpec};
 
 /// Looks on while a checkpoint is read.
 pub trait Watch {
@@ -46,6 +47,8 @@ pub fn checkpoint(path: &Path, watch: &mut dyn Watch) {
     let state = sound(reader.state()).flatten();
     watch.texts(config.as_deref(), state);
     sound(reader.metadata());
+    sound(reader.assets());
+    sound(reader.data());
     let of_its_own = training_state(path).ok().flatten();
     assert!(state.is_none() || of_its_own.as_deref() == state);
     let verified = sound(reader.verify()).is_some();
@@ -104,6 +107,59 @@ pub fn config(bytes: &[u8]) {
 /// The training state of a checkpoint, as `ckpt_new` looks for the number of the last save in it.
 pub fn state(bytes: &[u8]) {
     assert!(save_counter(bytes).is_none_or(|n| n < u64::MAX));
+}
+
+/// A checkpoint, or the training state of a sound one: a training resumes from it, or is told why not; then it goes on.
+pub fn resume(bytes: &[u8]) {
+    let dir = std::env::temp_dir().join(format!("ckpt-fuzz-{}.d", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let is_file = bytes.starts_with(b"\x89HDF");
+    let file = if is_file { bytes.to_vec() } else { file_with(bytes) };
+    std::fs::write(dir.join("7.weights.h5"), file).unwrap();
+
+    let mut weight = 1.0f32;
+    let mut model = Model::new();
+    // SAFETY: the weight outlives the model, and nothing else uses it meanwhile.
+    let buffer = unsafe { Elements::new((&raw mut weight).cast(), 4, &[], None) }.unwrap();
+    model.add("layers/dense/vars/0", Dtype::F32, &[], buffer).unwrap();
+    let mut options = Options { lock: Lock::Off, durable: false, ..Options::default() };
+    options.policy.save_weights_only = true;
+    (options.policy.keep_last, options.policy.keep_best) = (2, 1);
+    let template = dir.join("{epoch}.weights.h5");
+    let session = Session::new(template.to_str().unwrap(), options).unwrap();
+    let epoch = match session.resume(&mut model) {
+        Ok(resumed) => resumed.epoch,
+        Err(e) => {
+            let expected = [Status::Format, Status::Unsupported, Status::Mismatch];
+            assert!(is_file && expected.contains(&e.status()), "{:?}: {e}", e.status());
+            0
+        }
+    };
+    session.on_epoch_end(epoch, &[("val_loss", 0.5)]).unwrap();
+    session.save(&model).unwrap();
+    session.best_path().unwrap();
+    drop(session);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A checkpoint of one weight with this training state.
+fn file_with(state: &[u8]) -> Vec<u8> {
+    let mut schema = Schema::new();
+    schema.add("layers/dense/vars/0", Dtype::F32, &[]).unwrap();
+    let options = layout::Options { state_capacity: state.len(), ..layout::Options::default() };
+    let mut layout = layout::plan(&schema, Format::WeightsH5, &options).unwrap();
+    let weight = 0.5f32.to_le_bytes();
+    let stamp = Stamp { state: state.to_vec(), date: [2026, 11, 24, 21, 47, 30] };
+    layout.seal(&[crc32fast::hash(&weight)], &stamp).unwrap();
+    let mut file = vec![0; layout.size() as usize];
+    for extent in layout.extents() {
+        let bytes = match extent.source {
+            Source::Literal(i) => &layout.literals()[i][..],
+            Source::Tensor(_) => &weight,
+        };
+        file[extent.offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+    file
 }
 
 /// The path of a checkpoint with fields.
