@@ -73,7 +73,7 @@ pub fn case(case: u64, tally: &mut Tally) -> bool {
 }
 
 /// A way of saving whose saves are durable, and that fits into an image.
-fn setup(random: &mut Random) -> Setup {
+pub fn setup(random: &mut Random) -> Setup {
     let setup = Setup::of(random);
     let direct = random.one_in(4);
     let keep_last = setup.keep_last.max(u64::from(direct || setup.keep_best > 0));

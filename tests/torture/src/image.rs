@@ -1,5 +1,7 @@
 //! Real file systems in files without a name, on loop devices, in a mount namespace of this process': with the process,
 //! whatever ends it, they go.
+//!
+//! - [`Image`]: one that crashes; [`format`], [`mount`] and [`unmount`]: what others do with one.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -97,26 +99,8 @@ struct LoopInfo {
 impl Image {
     /// Makes one, and mounts it.
     pub fn new(kind: Kind) -> Result<Image, String> {
-        private().clone()?;
+        let file = format(kind)?;
         let failed = |e: io::Error| format!("an image: {e}");
-        // SAFETY: a name that lives through the call; the descriptor is new, and nobody else's.
-        let file = unsafe {
-            match libc::memfd_create(c"ckpt-torture".as_ptr(), libc::MFD_CLOEXEC) {
-                -1 => return Err(failed(io::Error::last_os_error())),
-                fd => File::from_raw_fd(fd),
-            }
-        };
-        file.set_len(kind.size()).map_err(failed)?;
-        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let (tool, force) = match kind {
-            Kind::Ext4 => ("mkfs.ext4", "-F"),
-            Kind::Xfs => ("mkfs.xfs", "-f"),
-        };
-        let made = Command::new(tool).args(["-q", force, &path]).stdin(Stdio::null()).output();
-        let made = made.map_err(|e| format!("{tool}: {e}"))?;
-        if !made.status.success() {
-            return Err(format!("{tool}: {}", String::from_utf8_lossy(&made.stderr)));
-        }
         let at = Scratch::new(Place::Disk).map_err(failed)?;
         remember(at.path());
         let mut image = Image { kind, file, at, is_mounted: false };
@@ -142,43 +126,83 @@ impl Image {
     }
 
     fn mount(&mut self) -> Result<(), String> {
-        let failed = |e: io::Error| format!("mounting {}: {e}", self.kind.name());
-        // Another device each time: of what one has cached, nothing reaches the next.
-        let (_device, path) = attach(&self.file).map_err(failed)?;
-        let (from, to) = (c_string(&path), c_string(self.at.path()));
-        let kind = c_string(Path::new(self.kind.name()));
-        // SAFETY: strings that live through the call, and no data.
-        match unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), 0, ptr::null()) } {
-            0 => self.is_mounted = true,
-            _ => return Err(failed(io::Error::last_os_error())),
-        }
+        mount(self.kind, &self.file, self.at.path())?;
+        self.is_mounted = true;
         Ok(())
     }
 
     fn unmount(&mut self) -> Result<(), String> {
-        let at = c_string(self.at.path());
-        for _ in 0..TRIES {
-            // SAFETY: a string that lives through the call.
-            if unsafe { libc::umount2(at.as_ptr(), 0) } == 0 {
-                self.is_mounted = false;
-                return Ok(());
-            }
-            if io::Error::last_os_error().raw_os_error() != Some(libc::EBUSY) {
-                break;
-            }
-            // What a killed process had in a ring is let go of a little later.
-            thread::sleep(PAUSE);
-        }
-        Err(format!("unmounting {}: {}", self.kind.name(), io::Error::last_os_error()))
+        unmount(self.kind, self.at.path())?;
+        self.is_mounted = false;
+        Ok(())
     }
+}
+
+/// A file without a name, with an empty file system in it; mounts are this process' own from here on.
+pub fn format(kind: Kind) -> Result<File, String> {
+    private().clone()?;
+    let failed = |e: io::Error| format!("an image: {e}");
+    // SAFETY: a name that lives through the call; the descriptor is new, and nobody else's.
+    let file = unsafe {
+        match libc::memfd_create(c"ckpt-torture".as_ptr(), libc::MFD_CLOEXEC) {
+            -1 => return Err(failed(io::Error::last_os_error())),
+            fd => File::from_raw_fd(fd),
+        }
+    };
+    file.set_len(kind.size()).map_err(failed)?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let (tool, force) = match kind {
+        Kind::Ext4 => ("mkfs.ext4", "-F"),
+        Kind::Xfs => ("mkfs.xfs", "-f"),
+    };
+    let made = Command::new(tool).args(["-q", force, &path]).stdin(Stdio::null()).output();
+    let made = made.map_err(|e| format!("{tool}: {e}"))?;
+    if !made.status.success() {
+        return Err(format!("{tool}: {}", String::from_utf8_lossy(&made.stderr)));
+    }
+    Ok(file)
+}
+
+/// Mounts the file system in a file, on a loop device of its own: of what another one has cached, nothing reaches it.
+pub fn mount(kind: Kind, file: &File, at: &Path) -> Result<(), String> {
+    let failed = |e: io::Error| format!("mounting {}: {e}", kind.name());
+    let (_device, path) = attach(file).map_err(failed)?;
+    let (from, to) = (c_string(&path), c_string(at));
+    let name = c_string(Path::new(kind.name()));
+    // SAFETY: strings that live through the call, and no data.
+    match unsafe { libc::mount(from.as_ptr(), to.as_ptr(), name.as_ptr(), 0, ptr::null()) } {
+        0 => Ok(()),
+        _ => Err(failed(io::Error::last_os_error())),
+    }
+}
+
+pub fn unmount(kind: Kind, at: &Path) -> Result<(), String> {
+    let at = c_string(at);
+    for _ in 0..TRIES {
+        // SAFETY: a string that lives through the call.
+        if unsafe { libc::umount2(at.as_ptr(), 0) } == 0 {
+            return Ok(());
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EBUSY) {
+            break;
+        }
+        // What a killed process had in a ring is let go of a little later.
+        thread::sleep(PAUSE);
+    }
+    Err(format!("unmounting {}: {}", kind.name(), io::Error::last_os_error()))
+}
+
+/// Unmounts what is at a path, and below it, from where anybody can see it, whoever uses it still.
+pub fn detach(at: &Path) {
+    let at = c_string(at);
+    // SAFETY: a string that lives through the call.
+    unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
         if self.is_mounted && self.unmount().is_err() {
-            let at = c_string(self.at.path());
-            // SAFETY: a string that lives through the call.
-            unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
+            detach(self.at.path());
         }
         // Again empty.
         let _ = fs::remove_dir(self.at.path());
@@ -244,15 +268,15 @@ fn private() -> &'static Result<(), String> {
     })
 }
 
-/// Where something is mounted, or is to be.
+/// Where something is mounted, or is to be; a signal unmounts it.
 static MOUNTED: AtomicPtr<libc::c_char> = AtomicPtr::new(ptr::null_mut());
 
-fn remember(path: &Path) {
+pub fn remember(path: &Path) {
     forget();
     MOUNTED.store(c_string(path).into_raw(), Relaxed);
 }
 
-fn forget() {
+pub fn forget() {
     let path = MOUNTED.swap(ptr::null_mut(), Relaxed);
     if !path.is_null() {
         // SAFETY: it comes from `into_raw`, and is not there any more.
@@ -278,6 +302,6 @@ extern "C" fn tidy_and_exit(signal: libc::c_int) {
     }
 }
 
-fn c_string(path: &Path) -> CString {
+pub fn c_string(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! The layers by their names, with how much of each makes a full run.
 
 use crate::tally::Tally;
-use crate::{flips, fs, mutants, process, seam};
+use crate::{blocklog, flips, fs, mutants, process, seam};
 
 /// A layer.
 pub struct Layer {
@@ -28,6 +28,14 @@ pub const LAYERS: &[Layer] = &[
         case: process::case,
     },
     Layer { name: "fs", unit: "crashes", enough: 2_000, share: 20, missing: fs::missing, case: fs::case },
+    Layer {
+        name: "blocklog",
+        unit: "losses of power",
+        enough: 20_000,
+        share: 20,
+        missing: blocklog::missing,
+        case: blocklog::case,
+    },
     Layer { name: "mutants", unit: "mutants", enough: 5, share: 10, missing: nothing, case: mutants::case },
     Layer { name: "flips", unit: "bits", enough: u64::MAX, share: 20, missing: nothing, case: flips::case },
 ];

@@ -5,6 +5,8 @@
 
 mod account;
 mod arguments;
+mod blocklog;
+mod disk;
 mod flips;
 mod fs;
 mod image;
