@@ -408,6 +408,34 @@ fn files_of_another_training_stay() {
 }
 
 #[test]
+fn what_somebody_has_moved_and_linked_or_copied_stays() {
+    let dir = Scratch::new("resume-moved");
+    let template = three(&dir, weights_only());
+    fs::create_dir(dir.join("archive")).unwrap();
+    let archived = dir.join("archive/precious");
+    fs::rename(dir.join("1.weights.h5"), &archived).unwrap();
+    std::os::unix::fs::symlink(&archived, dir.join("1.weights.h5")).unwrap();
+    let copy = dir.join("20.weights.h5");
+    fs::copy(dir.join("2.weights.h5"), &copy).unwrap();
+    let later = fs::metadata(&copy).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
+    fs::File::options().write(true).open(&copy).unwrap().set_modified(later).unwrap();
+    let mut options = weights_only();
+    (options.policy.keep_last, options.policy.mode) = (2, policy::Mode::Max);
+    let session = Session::new(&template, options).unwrap();
+    let mut trainer = Trainer::new();
+    session.resume(&mut trainer.model).unwrap();
+    assert_eq!(session.best_path().unwrap().rsplit('/').next(), Some("1.weights.h5"));
+    for epoch in 3..6 {
+        session.on_epoch_end(epoch, &[("val_loss", 1.0 + epoch as f64)].as_slice()).unwrap();
+        session.save(&trainer.model).unwrap();
+    }
+    assert!(archived.exists(), "no longer the best, but not in our place");
+    session.load_best(&mut trainer.model).unwrap();
+    let names = dir.names();
+    assert_eq!(names, ["1.weights.h5", "20.weights.h5", "5.weights.h5", "6.weights.h5", "archive"]);
+}
+
+#[test]
 fn what_the_cut_off_session_had_no_time_to_remove_goes() {
     let dir = Scratch::new("resume-late");
     let template = three(&dir, weights_only());

@@ -60,7 +60,7 @@ impl Shared {
             value: due.value,
             saved_at: flight.began(),
         };
-        let saved = Saved { shown: due.path.clone(), file: stats.file };
+        let saved = Saved { shown: due.path.clone(), file: stats.file, is_linked: false };
         core.policy.confirm(ticket);
         if place != Place::Own {
             return (Ok(()), Vec::new());
@@ -114,6 +114,9 @@ impl Shared {
         }
         let file =
             |core: &Core, record: &Record| core.files.get(&record.counter).map(|saved| saved.file.clone());
+        let is_linked = |core: &Core, record: &Record| {
+            core.files.get(&record.counter).is_some_and(|saved| saved.is_linked)
+        };
         let (needed, going) = {
             let core = self.lock();
             let Some(open) = core.open.get(&follow.counter) else { return Vec::new() };
@@ -129,7 +132,8 @@ impl Shared {
             let needed = [core.retention.newest(), core.retention.best()].into_iter().flatten();
             let needed: Vec<Option<Written>> = needed.map(|record| file(&core, record)).collect();
             let going = core.retention.would_drop(&new);
-            let going = going.iter().filter_map(|record| Some((record.counter, file(&core, record)?)));
+            let going = going.iter().filter(|record| !is_linked(&core, record));
+            let going = going.filter_map(|record| Some((record.counter, file(&core, record)?)));
             (needed, going.collect::<Vec<_>>())
         };
         let storage = &*self.storage;
@@ -188,7 +192,8 @@ impl Core {
     /// The files of these records, and no longer those that have none.
     fn drop_files(&mut self, dropped: &[Record]) -> Vec<Dropped> {
         let dropped = dropped.iter().filter_map(|record| {
-            Some(Dropped { saved: self.files.remove(&record.counter)?, why: self.retention.why(record) })
+            let saved = self.files.remove(&record.counter).filter(|saved| !saved.is_linked)?;
+            Some(Dropped { saved, why: self.retention.why(record) })
         });
         let dropped = dropped.collect();
         // Files that were saved over have no record any more.

@@ -132,6 +132,9 @@ impl Shared {
             }
             _ => None,
         };
+        let template = self.lock().policy.template().clone();
+        let fixed = template.fixed_dir();
+        let top = fs::canonicalize(if fixed.is_empty() { "." } else { fixed }).ok();
         let mut standing: HashMap<u64, (Record, Saved)> = HashMap::new();
         for (file, other) in found.iter().filter_map(|file| Some((file, of_run(file)?))) {
             let written = match written(&*self.storage, Path::new(&file.path)) {
@@ -146,8 +149,17 @@ impl Shared {
                 value: other.value(monitor),
                 saved_at: other.saved_at,
             };
-            // The same file under another name is one.
-            standing.entry(other.save).or_insert((record, Saved { shown: file.path.clone(), file: written }));
+            let below = file.path.get(fixed.len()..).unwrap_or_default();
+            let is_linked = top.as_ref().is_some_and(|top| top.join(below) != written.path);
+            // The same file under another name is one: that which is no link. Of copies it is the oldest, which the others
+            // were made of, but for the one that was loaded.
+            let former = standing.get(&other.save).map(|(_, former)| former.is_linked);
+            if former.is_none_or(|former| {
+                former && !is_linked || former == is_linked && other.save != training.save
+            }) {
+                let saved = Saved { shown: file.path.clone(), file: written, is_linked };
+                standing.insert(other.save, (record, saved));
+            }
         }
         // Nothing may go on the strength of a best that cannot be loaded.
         loop {

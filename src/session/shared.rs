@@ -126,6 +126,8 @@ pub(super) struct Saved {
     /// The path as the template made it.
     pub shown: String,
     pub file: Written,
+    /// Somebody has moved it elsewhere and left a link: it is not ours to remove.
+    pub is_linked: bool,
 }
 
 /// A line for the log, to be handed over without a lock.
