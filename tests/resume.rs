@@ -362,6 +362,30 @@ fn a_best_that_is_damaged_is_not_the_best() {
 }
 
 #[test]
+fn a_session_that_resumes_itself_knows_what_stands_then() {
+    let dir = Scratch::new("resume-again");
+    let mut options = weights_only();
+    options.policy.keep_best = 2;
+    let template = format!("{}/{{epoch}}.weights.h5", dir.path().display());
+    let session = Session::new(&template, options).unwrap();
+    let mut trainer = Trainer::new();
+    let save = |trainer: &mut Trainer, epoch: u64, loss: f64| {
+        trainer.weights.fill(epoch as f32);
+        session.on_epoch_end(epoch, &[("val_loss", loss)].as_slice()).unwrap();
+        session.save(&trainer.model).unwrap();
+    };
+    (0..4).for_each(|epoch| save(&mut trainer, epoch, 0.5 - epoch as f64 / 10.0));
+    // The two best: one is damaged, the other is all that is left.
+    fs::write(dir.join("4.weights.h5"), b"").unwrap();
+    session.resume(&mut trainer.model).unwrap();
+    assert_eq!(session.best_path().unwrap().rsplit('/').next(), Some("3.weights.h5"));
+    session.load_best(&mut trainer.model).unwrap();
+    assert_eq!(*trainer.weights, [2.0; N]);
+    (4..7).for_each(|epoch| save(&mut trainer, epoch, epoch as f64));
+    assert_eq!(dir.names(), ["3.weights.h5", "4.weights.h5", "5.weights.h5", "7.weights.h5"]);
+}
+
+#[test]
 fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let dir = Scratch::new("resume-mismatch");
     let template = three(&dir, weights_only());

@@ -371,8 +371,8 @@ pub unsafe extern "C" fn ckpt_load_best(session: *mut ckpt, model: Option<&mut c
 
 /// Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
 /// template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
-/// fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free). The model's layout is
-/// computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
+/// fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free, and those that go before
+/// a save that finds no room: see ckpt_options_set_keep_last()). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
 /// needed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_prepare(session: *mut ckpt, model: Option<&ckpt_model>) -> ckpt_status {

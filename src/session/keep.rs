@@ -9,7 +9,7 @@ use crate::engine::storage::FileId;
 use crate::engine::{self, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
-use crate::policy::{Level, Place, Record, Template, Ticket};
+use crate::policy::{Level, Place, Record, Retention, Template, Ticket};
 
 use super::flight::{Flight, Follow};
 use super::options::Stats;
@@ -112,6 +112,24 @@ impl Shared {
         if follow.place != Place::Own {
             return Vec::new();
         }
+        let Some((epoch, value)) = self.lock().open.get(&follow.counter).map(|open| (open.epoch, open.value))
+        else {
+            return Vec::new();
+        };
+        let (path, saved_at) = (follow.path.to_owned(), follow.flight.began());
+        self.dispensable_for(Record { path, counter: follow.counter, epoch, value, saved_at }, device)
+    }
+
+    /// As [`Shared::dispensable`], in bytes, for the next save, whichever that is; `path` where it is known.
+    pub fn dispensable_next(&self, path: Option<&str>, device: u64) -> u64 {
+        let counter = self.lock().saves.saturating_add(1);
+        let path = path.unwrap_or_default().to_owned();
+        let new = Record { path, counter, epoch: 0, value: None, saved_at: 0.0 };
+        self.dispensable_for(new, device).iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Those that go once there is this one, whose path is as the template makes it.
+    fn dispensable_for(&self, mut new: Record, device: u64) -> Vec<(u64, u64)> {
         let file =
             |core: &Core, record: &Record| core.files.get(&record.counter).map(|saved| saved.file.clone());
         let is_linked = |core: &Core, record: &Record| {
@@ -119,16 +137,9 @@ impl Shared {
         };
         let (needed, going) = {
             let core = self.lock();
-            let Some(open) = core.open.get(&follow.counter) else { return Vec::new() };
-            let same = core.files.values().find(|saved| saved.shown == follow.path);
-            let path = same.map_or(follow.path.into(), |same| same.file.path.to_string_lossy());
-            let new = Record {
-                path: path.into_owned(),
-                counter: follow.counter,
-                epoch: open.epoch,
-                value: open.value,
-                saved_at: follow.flight.began(),
-            };
+            if let Some(same) = core.files.values().find(|saved| saved.shown == new.path) {
+                new.path = same.file.path.to_string_lossy().into_owned();
+            }
             let needed = [core.retention.newest(), core.retention.best()].into_iter().flatten();
             let needed: Vec<Option<Written>> = needed.map(|record| file(&core, record)).collect();
             let going = core.retention.would_drop(&new);
@@ -179,8 +190,10 @@ impl Core {
         self.drop_files(&dropped)
     }
 
-    /// Takes over checkpoints that an earlier session of this training wrote; gives what no rule keeps.
+    /// Takes over the checkpoints of a training that stand, and knows of no others; gives what no rule keeps.
     pub fn adopt(&mut self, found: Vec<(Record, Saved)>) -> Vec<Dropped> {
+        self.files.clear();
+        self.retention = Retention::new(self.policy.options(), self.policy.direction());
         for (record, saved) in found {
             self.files.insert(record.counter, saved);
             self.retention.adopt(record);

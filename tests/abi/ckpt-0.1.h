@@ -1070,8 +1070,8 @@ enum ckpt_status ckpt_load_best(struct ckpt *session,
 /**
  * Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
  * template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
- * fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free). The model's layout is
- * computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
+ * fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free, and those that go before
+ * a save that finds no room: see ckpt_options_set_keep_last()). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
  * needed.
  */
 enum ckpt_status ckpt_prepare(struct ckpt *session,
