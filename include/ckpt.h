@@ -536,7 +536,7 @@ typedef struct ckpt_resume_info {
    */
   double best;
   /**
-   * The checkpoint, as ckpt_path() had it; valid until the session's next ckpt_resume() or ckpt_free().
+   * The checkpoint, as ckpt_path() had it, or the stable name; valid until the session's next ckpt_resume() or ckpt_free().
    */
   const char *path;
 } ckpt_resume_info;
@@ -1400,8 +1400,9 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
  * on as the session that saved it. To be called before the first epoch; waits for saves that are being made, and tells
  * of a failure as ckpt_wait() does.
  *
- * The newest is the one with the largest save counter inside; names, epochs and times do not count. One that is damaged
- * is passed over with a warning in the log, and the next is taken; all bytes of the one that is taken are compared with
+ * The newest is the one with the largest save counter inside; names, epochs and times do not count. What has the stable
+ * name of ckpt_options_set_save_last() is one of them, where it is of the same training or template. One that is damaged
+ * is passed over with a warning in the log, and the next is taken; the tensors that are loaded are compared with
  * their checksums. Then:
  *
  * - the policy is what it was after that save: the best value, the batches since the last save, the epoch. The decisions

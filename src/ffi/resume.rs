@@ -20,7 +20,7 @@ pub struct ckpt_resume_info {
     pub has_best: bool,
     /// The value to beat, as ckpt_best() has it; 0 where there is none.
     pub best: f64,
-    /// The checkpoint, as ckpt_path() had it; valid until the session's next ckpt_resume() or ckpt_free().
+    /// The checkpoint, as ckpt_path() had it, or the stable name; valid until the session's next ckpt_resume() or ckpt_free().
     pub path: *const c_char,
 }
 
@@ -28,8 +28,9 @@ pub struct ckpt_resume_info {
 /// on as the session that saved it. To be called before the first epoch; waits for saves that are being made, and tells
 /// of a failure as ckpt_wait() does.
 ///
-/// The newest is the one with the largest save counter inside; names, epochs and times do not count. One that is damaged
-/// is passed over with a warning in the log, and the next is taken; all bytes of the one that is taken are compared with
+/// The newest is the one with the largest save counter inside; names, epochs and times do not count. What has the stable
+/// name of ckpt_options_set_save_last() is one of them, where it is of the same training or template. One that is damaged
+/// is passed over with a warning in the log, and the next is taken; the tensors that are loaded are compared with
 /// their checksums. Then:
 ///
 /// - the policy is what it was after that save: the best value, the batches since the last save, the epoch. The decisions

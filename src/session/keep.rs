@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::{self, Path, PathBuf};
+use std::path::{self, Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::storage::FileId;
@@ -264,6 +264,18 @@ pub(super) fn resolve_last(last: &str, template: &Template) -> Result<String> {
     absolute.into_os_string().into_string().map_err(|_| {
         Error::new(Status::InvalidArgument, format!("save_last '{last}': the current directory is not UTF-8"))
     })
+}
+
+/// The template from the directory of its stable name: the same wherever both have been moved to.
+pub(super) fn template_from(last: &Path, template: &Template) -> String {
+    let fixed = template.fixed_dir();
+    let below = without_links(&Path::new(fixed).join("x"));
+    let (last, below) = (without_links(last), below.with_file_name(template.below_fixed_dir()));
+    let last: Vec<Component<'_>> = last.parent().map(|dir| dir.components().collect()).unwrap_or_default();
+    let shared = below.components().zip(&last).take_while(|(a, b)| a == *b).count();
+    let up = last.iter().skip(shared).map(|_| Component::ParentDir);
+    let path: PathBuf = up.chain(below.components().skip(shared)).collect();
+    path.to_string_lossy().into_owned()
 }
 
 /// A path without links in its directories as far as they are there, from any directory.

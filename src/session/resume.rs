@@ -1,6 +1,6 @@
 //! The way back into a training: the newest whole checkpoint, and what it says of the session that wrote it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ impl Shared {
             (core.policy.template().clone(), core.policy.options().save_last.clone())
         };
         let mut found = checkpoints(&template, save_last.as_deref())?;
+        self.leave_out_last(&mut found, lines);
         // Newest by the counter. Of files without one (Keras' own) there is only the time to tell; one that cannot be read
         // may be the newest. The stable name comes after the name that the template gave the same file.
         found.sort_by(|a, b| {
@@ -71,6 +72,26 @@ impl Shared {
                 Error::new(Status::NotFound, format!("there is no checkpoint of '{source}' to resume from"))
             }
         })
+    }
+
+    /// Leaves out what has the stable name, but is the newest of another training: several may share the name.
+    fn leave_out_last(&self, found: &mut Vec<Found>, lines: &mut Vec<Line>) {
+        let training = |file: &Found| file.training.as_ref().ok().cloned().flatten();
+        let runs: HashSet<String> =
+            found.iter().filter(|file| !file.is_last).filter_map(|file| training(file)?.run).collect();
+        found.retain(|file| {
+            let Some(Training { run: Some(run), last_of, .. }) = training(file).filter(|_| file.is_last)
+            else {
+                return true;
+            };
+            let is_ours = last_of == self.last_of || runs.contains(&run);
+            if !is_ours {
+                let text =
+                    format!("resume passes over '{}', which is the newest of another training", file.path);
+                lines.push((Level::Warn, text));
+            }
+            is_ours
+        });
     }
 
     /// Goes on as the session that wrote `file`; `standing` are the files of the template that are not newer.
