@@ -685,9 +685,10 @@ enum ckpt_status ckpt_options_set_lock(struct ckpt_options *options,
  *   called with.
  * - With save_best_only, such a save is made as every other where the logs of the event have the monitored metric (at the
  *   end of a batch they mostly have no val_loss) and it is better than ever. Else it must not take the best one's
- *   place: it goes to the stable name of ckpt_options_set_save_last(), and is no candidate for the best. Without
- *   save_last it is not made, which is logged once (CKPT_LOG_WARN).
- * - It stays due, event after event, until the event's metrics make it possible.
+ *   place: it goes to the stable name of ckpt_options_set_save_last(), and is no candidate for the best. So does one whose
+ *   path needs a metric that the logs do not have.
+ * - Without save_last these are not made, which is logged once (CKPT_LOG_WARN): they stay due, event after event, until
+ *   the event's metrics make them possible.
  * - ckpt_resume() goes on with all that, but for the clock, which begins anew.
  *
  * @param secs  above 0, by a clock that nobody can set
@@ -821,7 +822,7 @@ enum ckpt_status ckpt_options_set_keep_every_secs(struct ckpt_options *options,
  * cannot be set, that is no failure of the save: a warning is logged, the name stays with the earlier one, and the next
  * save tries again.
  *
- * With save_best_only it is also where saves go that would take the best one's place: see
+ * It is also where saves go that would take the best one's place, or have no path: see
  * ckpt_options_set_save_every_secs(). Saves aside (CKPT_ON_NAN_ASIDE) do not get the name.
  *
  * UTF-8, copied. A relative path is taken from the current directory of ckpt_new(); directories that are missing are made.
@@ -950,7 +951,7 @@ enum ckpt_status ckpt_on_epoch_begin(struct ckpt *session, uint64_t epoch);
  *               new epoch.
  * @param logs   the metrics so far, n of them; NULL is fine where n is 0
  *
- * CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
+ * CKPT_E_TEMPLATE where a save by save_freq came up and the file path needs a metric that the logs do not have.
  */
 enum ckpt_status ckpt_on_train_batch_end(struct ckpt *session,
                                          uint64_t batch,
@@ -965,7 +966,7 @@ enum ckpt_status ckpt_on_train_batch_end(struct ckpt *session,
  * @param logs   the epoch's metrics, n of them; NULL is fine where n is 0
  *
  * CKPT_E_TEMPLATE where the file path needs a metric that the logs do not have, even when nothing would be saved,
- * as in Keras.
+ * as in Keras; not where save_freq is another.
  */
 enum ckpt_status ckpt_on_epoch_end(struct ckpt *session,
                                    uint64_t epoch,

@@ -179,7 +179,7 @@ pub unsafe extern "C" fn ckpt_on_epoch_begin(session: *mut ckpt, epoch: u64) -> 
 ///               new epoch.
 /// @param logs   the metrics so far, n of them; NULL is fine where n is 0
 ///
-/// CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
+/// CKPT_E_TEMPLATE where a save by save_freq came up and the file path needs a metric that the logs do not have.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_on_train_batch_end(
     session: *mut ckpt,
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn ckpt_on_train_batch_end(
 /// @param logs   the epoch's metrics, n of them; NULL is fine where n is 0
 ///
 /// CKPT_E_TEMPLATE where the file path needs a metric that the logs do not have, even when nothing would be saved,
-/// as in Keras.
+/// as in Keras; not where save_freq is another.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_on_epoch_end(
     session: *mut ckpt,
