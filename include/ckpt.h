@@ -702,7 +702,7 @@ enum ckpt_status ckpt_options_set_save_every_secs(struct ckpt_options *options,
  * for where the save goes, and ckpt_preempted().
  *
  * ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with the
- * flags of that. What had been ignored or left to the system (SIGTERM ends a program) is neither now: ending it, after the
+ * mask and the flags of that, but for SA_RESETHAND and SA_NODEFER. What had been ignored or left to the system (SIGTERM ends a program) is neither now: ending it, after the
  * save, is the trainer's. Several sessions may listen to one signal. ckpt_free() of the last one puts back what
  * was there before, unless another handler has been set since; such a one has to call the one that it finds if the session
  * is to go on listening. In a child that is forked and has no session of its own for the signal, the handler does what had
@@ -1416,7 +1416,7 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
  *
  * CKPT_E_NOT_FOUND where there is no checkpoint, and nothing has changed: so a first run begins. CKPT_E_FORMAT where none
  * is whole; CKPT_E_MISMATCH where the newest does not fit the model (then its tensors are untouched). After other errors
- * the model may hold anything, and the session is as it was. CKPT_E_STATE from within a log or progress function.
+ * the model may hold anything, and the session is as it was. CKPT_E_STATE as ckpt_wait() has it.
  *
  * @param session  any thread may call; one that saves at the same time gets what it gets
  * @param model    its tensors are written; as for ckpt_reader_load()

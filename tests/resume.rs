@@ -460,6 +460,33 @@ fn what_somebody_has_moved_and_linked_or_copied_stays() {
 }
 
 #[test]
+fn directories_go_with_what_is_in_them() {
+    let dir = Scratch::new("resume-dirs");
+    let template = format!("{}/run/{{epoch}}/of/m.weights.h5", dir.path().display());
+    let mut options = weights_only();
+    options.policy.keep_last = 1;
+    let mut trainer = Trainer::new();
+    for epochs in [0..2, 2..4, 4..5] {
+        let session = Session::new(&template, options.clone()).unwrap();
+        let _ = session.resume(&mut trainer.model);
+        fs::write(dir.join("run/2/mine"), b"").unwrap_or_default();
+        for epoch in epochs {
+            session.on_epoch_end(epoch, &NOTHING).unwrap();
+            session.save(&trainer.model).unwrap();
+        }
+    }
+    let names = |path: &str| {
+        let names =
+            fs::read_dir(dir.join(path)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with(".ckpt-lock")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("run"), ["2", "5"]);
+    assert_eq!(names("run/2"), ["mine"], "and stay with what somebody has put there");
+}
+
+#[test]
 fn what_the_cut_off_session_had_no_time_to_remove_goes() {
     let dir = Scratch::new("resume-late");
     let template = three(&dir, weights_only());

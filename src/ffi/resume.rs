@@ -43,7 +43,7 @@ pub struct ckpt_resume_info {
 ///
 /// CKPT_E_NOT_FOUND where there is no checkpoint, and nothing has changed: so a first run begins. CKPT_E_FORMAT where none
 /// is whole; CKPT_E_MISMATCH where the newest does not fit the model (then its tensors are untouched). After other errors
-/// the model may hold anything, and the session is as it was. CKPT_E_STATE from within a log or progress function.
+/// the model may hold anything, and the session is as it was. CKPT_E_STATE as ckpt_wait() has it.
 ///
 /// @param session  any thread may call; one that saves at the same time gets what it gets
 /// @param model    its tensors are written; as for ckpt_reader_load()

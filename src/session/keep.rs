@@ -195,6 +195,7 @@ impl Core {
         self.files.clear();
         self.retention = Retention::new(self.policy.options(), self.policy.direction());
         for (record, saved) in found {
+            self.dirs.extend(saved.file.made_dirs.iter().cloned());
             self.files.insert(record.counter, saved);
             self.retention.adopt(record);
         }

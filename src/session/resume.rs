@@ -158,7 +158,7 @@ impl Shared {
         let top = fs::canonicalize(if fixed.is_empty() { "." } else { fixed }).ok();
         let mut standing: HashMap<u64, (Record, Saved)> = HashMap::new();
         for (file, other) in found.iter().filter_map(|file| Some((file, of_run(file)?))) {
-            let written = match written(&*self.storage, Path::new(&file.path)) {
+            let mut written = match written(&*self.storage, Path::new(&file.path)) {
                 // Somebody has removed it meanwhile, or it has lost its companions.
                 Err(e) if e.os() == libc::ENOENT || e.status() == Status::Format => continue,
                 written => written?,
@@ -172,6 +172,11 @@ impl Shared {
             };
             let below = file.path.get(fixed.len()..).unwrap_or_default();
             let is_linked = top.as_ref().is_some_and(|top| top.join(below) != written.path);
+            if let Some(top) = top.as_ref().filter(|_| !is_linked) {
+                // The directories that the template has made.
+                let dirs = written.path.ancestors().skip(1).take_while(|dir| dir != top);
+                written.made_dirs = dirs.map(Path::to_owned).collect();
+            }
             // The same file under another name is one: that which is no link. Of copies it is the oldest, which the others
             // were made of, but for the one that was loaded.
             let former = standing.get(&other.save).map(|(_, former)| former.is_linked);
