@@ -138,6 +138,8 @@ fn a_name_that_cannot_be_right_is_refused() {
         ("real/{epoch}.weights.h5", "link/7.weights.h5"),
         ("link/{epoch}.weights.h5", "real/7.weights.h5"),
         ("new/{epoch}.weights.h5", "new/./7.weights.h5"),
+        ("new/{epoch}.weights.h5", "new/../new/7.weights.h5"),
+        ("new/../new/{epoch}.weights.h5", "link/below/../../new/7.weights.h5"),
         ("real/m.weights.h5", "link/m.weights.h5"),
         ("real/{epoch}/m.weights.h5", "link/3/m.weights.h5"),
     ] {

@@ -1,6 +1,7 @@
 //! What becomes of checkpoints: which stay and which go, and the stable name of the newest.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{self, Component, Path, PathBuf};
 use std::sync::Arc;
@@ -282,14 +283,20 @@ pub(super) fn template_from(last: &Path, template: &Template) -> String {
 /// A path without links in its directories as far as they are there, from any directory.
 fn without_links(path: &Path) -> PathBuf {
     let absolute = path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut rest = Vec::new();
-    let mut at = absolute.as_path();
-    while let (Some(above), Some(name)) = (at.parent(), at.file_name()) {
-        rest.push(name);
-        if let Ok(real) = fs::canonicalize(above) {
-            return rest.iter().rev().fold(real, |path, name| path.join(name));
+    let (dirs, name) = match (absolute.parent(), absolute.file_name()) {
+        (Some(dirs), Some(name)) => (dirs, name),
+        _ => (absolute.as_path(), OsStr::new("")),
+    };
+    let mut real = PathBuf::new();
+    for dir in dirs.components() {
+        match dir {
+            // Of what is not there yet, the save will make a directory.
+            Component::ParentDir => {
+                real.pop();
+            }
+            dir => real.push(dir),
         }
-        at = above;
+        real = fs::canonicalize(&real).unwrap_or(real);
     }
-    absolute
+    real.join(name)
 }
