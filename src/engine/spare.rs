@@ -245,7 +245,7 @@ impl Spares {
     }
 
     /// Bytes of the spares on this device.
-    pub(super) fn bytes_on(&self, device: u64) -> u64 {
+    pub fn bytes_on(&self, device: u64) -> u64 {
         if !self.is_ours() {
             return 0;
         }

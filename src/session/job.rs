@@ -32,7 +32,7 @@ impl Shared {
         let Job { counter, ticket, flight, work, to } = job;
         let (path, place) = (ticket.due().path.clone(), ticket.due().place);
         let follow = Follow { shared: self, flight: &flight, counter, path: &path, place };
-        let state = self.lock().training_state(counter, &ticket, &flight);
+        let state = self.lock().training_state(counter, &ticket, &flight, self.last_of.as_deref());
         let written = guarded(|| self.write(work, &to, state, &follow));
         follow.released();
         let bytes = written.as_ref().ok().map(|stats| stats.bytes);

@@ -239,8 +239,8 @@ impl Session {
             (kind, template.fixed_dir().to_owned(), template.constant())
         };
         let bytes = model.prepare(kind)?;
-        if let Some(file) = file {
-            engine::check(&*shared.storage, Path::new(&file))?;
+        if let Some(file) = &file {
+            engine::check(&*shared.storage, Path::new(file))?;
         }
         if let Some(last) = &shared.save_last {
             engine::check(&*shared.storage, last)?;
@@ -250,7 +250,7 @@ impl Session {
             &*shared.storage,
             Path::new(if dir.is_empty() { "." } else { &dir }),
             bytes,
-            &shared.spares,
+            &|device| (shared.spares.bytes_on(device), shared.dispensable_next(file.as_deref(), device)),
         )?;
         taken.map(Taken::keep);
         if shared.mode.copies() { shared.arena.prefault(bytes) } else { Ok(()) }

@@ -80,7 +80,8 @@ impl Shared {
         core.saves += 1;
         let counter = core.saves;
         let flight = Arc::new(Flight::begin());
-        let state_bytes = core.training_state(counter, &ticket, &flight).len() + BEST;
+        let state_bytes =
+            core.training_state(counter, &ticket, &flight, self.last_of.as_deref()).len() + BEST;
         let caller = if self.mode.is_on() { Caller::Arriving } else { Caller::Waiting };
         let (epoch, value) = (ticket.due().epoch, ticket.due().value);
         let open = Open { flight: flight.clone(), caller, borrowed: true, epoch, value };

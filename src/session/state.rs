@@ -29,6 +29,8 @@ pub struct Known<'a> {
     pub due: &'a Due,
     /// The policy's counters.
     pub state: &'a State,
+    /// The template, from where the stable name is; none where there is no such name.
+    pub last_of: Option<&'a str>,
 }
 
 impl<'a> TrainingState<'a> {
@@ -43,7 +45,7 @@ impl<'a> TrainingState<'a> {
         let mut object = Map::new();
         object.insert("libckpt".into(), json!(env!("CARGO_PKG_VERSION")));
         object.insert("save".into(), json!(self.save));
-        if let Some(Known { run, saved_at, monitor, due, state }) = self.session {
+        if let Some(Known { run, saved_at, monitor, due, state, last_of }) = self.session {
             object.insert("run".into(), json!(run));
             object.insert("saved_at".into(), number(saved_at));
             object.insert("epoch".into(), json!(due.epoch));
@@ -56,6 +58,9 @@ impl<'a> TrainingState<'a> {
             object.insert("last_batch".into(), json!(state.last_batch));
             if due.place == Place::Aside {
                 object.insert("aside".into(), json!(true));
+            }
+            if let Some(template) = last_of {
+                object.insert("last_of".into(), json!(template));
             }
             if let Some(cost) = state.cost {
                 object.insert("save_cost_secs".into(), number(cost));
@@ -90,6 +95,8 @@ pub struct Training {
     pub aside: bool,
     /// What a save had cost until then, in seconds.
     pub cost: Option<f64>,
+    /// The template, from where the stable name of the newest is.
+    pub last_of: Option<String>,
 }
 
 impl Training {
@@ -110,6 +117,7 @@ impl Training {
             best: object.get("best").and_then(value),
             batches_since_save: count("batches_since_save").unwrap_or(0),
             last_batch: count("last_batch"),
+            last_of: text("last_of"),
             aside: object.get("aside").and_then(Value::as_bool).unwrap_or(false),
             cost: object
                 .get("save_cost_secs")
@@ -192,8 +200,14 @@ mod tests {
             best: Some(f64::INFINITY),
             cost: Some(0.25),
         };
-        let known =
-            Known { run: "r", saved_at: 1.795e9 + 0.123_456_7, monitor: "loss", due: &due, state: &state };
+        let known = Known {
+            run: "r",
+            saved_at: 1.795e9 + 0.123_456_7,
+            monitor: "loss",
+            due: &due,
+            state: &state,
+            last_of: None,
+        };
         let json = TrainingState::of(7, known).to_json();
         assert_eq!(save_counter(&TrainingState::default().to_json()), Some(0));
         let value: Value = serde_json::from_slice(&json).unwrap();
