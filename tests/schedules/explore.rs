@@ -1,0 +1,51 @@
+//! Runs a scenario under many schedules.
+
+use std::sync::Arc;
+
+use ckpt::sync::set_timeouts;
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, MaxSteps, Runner};
+
+/// Schedules of each kind for each scenario, unless CKPT_SCHEDULES says how many.
+const SCHEDULES: usize = 500;
+
+/// The preemptions that PCT looks for.
+const DEPTH: usize = 4;
+
+/// A layout is computed on the stack of whoever saves.
+const STACK: usize = 256 << 10;
+
+/// More steps than any schedule takes: whoever takes them goes round and round.
+const STEPS: usize = 300_000;
+
+/// Runs the scenario under schedules at random, and under those of few preemptions, each with waits that time out at
+/// once and with waits that never do.
+pub fn explore(seed: u64, scenario: impl Fn() + Send + Sync + 'static) {
+    let count = std::env::var("CKPT_SCHEDULES").map_or(SCHEDULES, |count| count.parse().unwrap());
+    let scenario = Arc::new(scenario);
+    for timeouts in [true, false] {
+        run(timeouts, RandomScheduler::new_from_seed(seed, count), &scenario);
+        run(timeouts, PctScheduler::new_from_seed(seed, DEPTH, count), &scenario);
+    }
+}
+
+fn run(timeouts: bool, scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sync + 'static>) {
+    set_timeouts(timeouts);
+    let mut config = Config::new();
+    config.stack_size = STACK;
+    config.max_steps = MaxSteps::FailAfter(STEPS);
+    config.silence_warnings = true;
+    let scenario = scenario.clone();
+    Runner::new(scheduler, config).run(move || scenario());
+}
+
+/// A number below `n` that the schedule chooses.
+pub fn below(n: u64) -> u64 {
+    thread_rng().gen_range(0..n)
+}
+
+/// One of these.
+pub fn one_of<T: Copy>(these: &[T]) -> T {
+    these[below(these.len() as u64) as usize]
+}
