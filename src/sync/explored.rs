@@ -87,6 +87,13 @@ pub mod mpsc {
             self.0.recv().map_err(|_| RecvTimeoutError::Disconnected)
         }
     }
+
+    impl<T> Drop for Receiver<T> {
+        /// The explorer's keeps what nobody has taken until the senders have gone; that of the system does not.
+        fn drop(&mut self) {
+            while self.0.try_recv().is_ok() {}
+        }
+    }
 }
 
 pub mod parking_lot {
