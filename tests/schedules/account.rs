@@ -6,78 +6,94 @@ use std::sync::Mutex;
 use ckpt::error::{Error, Status};
 use ckpt::session::Level;
 
-/// What calls have returned, and what the log has had. Its locks are held for no step of a schedule.
+/// What has become of a save.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum End {
+    /// The log says that it is made.
+    Made,
+    /// Its own call has returned the failure.
+    Failed,
+    /// A later call has, or the log.
+    Told,
+    /// The log says that it has given way to another.
+    Replaced,
+}
+
+/// What calls have returned, and what the log has had. Its lock is held for no step of a schedule.
 #[derive(Default)]
 pub struct Account(Mutex<Heard>);
 
 #[derive(Default)]
 struct Heard {
-    accepted: u64,
-    /// Failures that the save's own call told of.
-    own: u64,
-    /// Failures that something else told of, by the path.
-    told: BTreeMap<String, u64>,
-    /// Saves that gave way, by the path.
-    replaced: BTreeMap<String, u64>,
+    accepted: usize,
+    /// By the paths of the saves.
+    ends: BTreeMap<String, Vec<End>>,
+}
+
+impl Heard {
+    fn add(&mut self, path: &str, end: End) {
+        self.ends.entry(path.to_owned()).or_default().push(end);
+    }
 }
 
 impl Account {
-    /// What a call has returned that may tell of an earlier save, the call of a save among them.
-    pub fn hear(&self, result: Result<(), Error>, is_save: bool) {
+    /// What a call has returned that may tell of an earlier save; `save`: the path of its own, where it was to make one.
+    pub fn hear(&self, result: Result<(), Error>, save: Option<&str>) {
         let mut heard = self.0.lock().unwrap();
         let Err(error) = result else {
-            heard.accepted += u64::from(is_save);
+            heard.accepted += usize::from(save.is_some());
             return;
         };
-        match failed_path(error.message()) {
-            Some(path) => *heard.told.entry(path.to_owned()).or_default() += 1,
-            None if is_save && error.status() != Status::State => {
+        match (failed(error.message()), save) {
+            (Some(path), _) => heard.add(path, End::Told),
+            (None, Some(path)) if error.status() != Status::State => {
                 heard.accepted += 1;
-                heard.own += 1;
+                heard.add(path, End::Failed);
             }
-            None => assert!(is_save, "not of a save: {}", error.message()),
+            (None, save) => assert!(save.is_some(), "not of a save: {}", error.message()),
         }
     }
 
     /// A line of the log.
     pub fn line(&self, level: Level, line: &str) {
         let mut heard = self.0.lock().unwrap();
-        if let Some(path) = line.strip_prefix("the save to '").and_then(|rest| rest.split_once("' gives way")) {
-            *heard.replaced.entry(path.0.to_owned()).or_default() += 1;
+        if let Some((_, path)) = line.split_once(": finished saving model to ") {
+            heard.add(path, End::Made);
+        } else if let Some(path) = between(line, "the save to '", "' gives way") {
+            heard.add(path, End::Replaced);
         } else if level == Level::Error {
-            let path = failed_path(line).expect("a failure of a save");
-            *heard.told.entry(path.to_owned()).or_default() += 1;
+            heard.add(failed(line).expect("a failure of a save"), End::Told);
         }
     }
 
-    /// Saves that have been accepted so far.
-    pub fn accepted(&self) -> u64 {
-        self.0.lock().unwrap().accepted
-    }
-
-    /// Each accepted save has ended once, where these were made. `may_stand`: a save that failed may have left its file;
-    /// no path is saved twice then.
-    pub fn check(&self, made: &[String], may_stand: bool) {
+    /// Saves that have been accepted and have not ended.
+    pub fn open(&self) -> usize {
         let heard = self.0.lock().unwrap();
-        let counted = |path: &&String| !may_stand || !heard.told.contains_key(*path);
-        let made = made.iter().filter(counted).count() as u64;
-        let told: u64 = heard.told.values().sum();
-        let replaced: u64 = heard.replaced.values().sum();
-        let ends = made + told + replaced + heard.own;
-        let Heard { accepted, own, .. } = *heard;
-        assert_eq!(
-            ends, accepted,
-            "{made} made, {own} failed in their calls, told of {:?}, replaced {:?}",
-            heard.told, heard.replaced
-        );
-        if may_stand {
-            assert!(heard.told.values().all(|times| *times == 1), "told more than once: {:?}", heard.told);
-        }
+        heard.accepted - heard.ends.values().flatten().count()
+    }
+
+    /// The paths of the saves that were made.
+    pub fn made(&self) -> Vec<String> {
+        let heard = self.0.lock().unwrap();
+        let made = heard.ends.iter().filter(|(_, ends)| ends.contains(&End::Made));
+        made.map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Each save that was accepted has ended once. `alone`: one thread saves, so that it is known which path was whose.
+    pub fn check(&self, alone: bool) {
+        let heard = self.0.lock().unwrap();
+        let Heard { accepted, ends } = &*heard;
+        assert_eq!(ends.values().flatten().count(), *accepted, "saves have ended so: {ends:?}");
+        assert!(!alone || ends.values().all(|ends| ends.len() == 1), "one has ended twice: {ends:?}");
     }
 }
 
 /// The path of the save that this says has failed.
-fn failed_path(text: &str) -> Option<&str> {
+fn failed(text: &str) -> Option<&str> {
     let (before, _) = text.split_once("' failed")?;
     before.rsplit_once("the save to '").map(|(_, path)| path)
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    text.split_once(before)?.1.split_once(after).map(|(between, _)| between)
 }
