@@ -1,6 +1,7 @@
 //! Runs a scenario under many schedules.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ckpt::sync::set_timeouts;
 use shuttle::rand::{Rng, thread_rng};
@@ -24,14 +25,32 @@ const STEPS: usize = 300_000;
 pub fn explore(seed: u64, scenario: impl Fn() + Send + Sync + 'static) {
     let count = std::env::var("CKPT_SCHEDULES").map_or(SCHEDULES, |count| count.parse().unwrap());
     let scenario = Arc::new(scenario);
+    let ran = Ran::default();
+    let counted = ran.0.clone();
+    let scenario = Arc::new(move || {
+        counted.fetch_add(1, Relaxed);
+        scenario();
+    });
     for timeouts in [true, false] {
-        run(timeouts, RandomScheduler::new_from_seed(seed, count), &scenario);
-        run(timeouts, PctScheduler::new_from_seed(seed, DEPTH, count), &scenario);
+        set_timeouts(timeouts);
+        run(RandomScheduler::new_from_seed(seed, count), &scenario);
+        run(PctScheduler::new_from_seed(seed, DEPTH, count), &scenario);
     }
 }
 
-fn run(timeouts: bool, scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sync + 'static>) {
-    set_timeouts(timeouts);
+/// Schedules that have begun; says how many they were where one has failed.
+#[derive(Default)]
+struct Ran(Arc<AtomicUsize>);
+
+impl Drop for Ran {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the schedule that fails is number {}", self.0.load(Relaxed));
+        }
+    }
+}
+
+fn run(scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sync + 'static>) {
     let mut config = Config::new();
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(STEPS);
