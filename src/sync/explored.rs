@@ -2,12 +2,20 @@
 #![allow(missing_docs, reason = "the names and the meaning are those of the standard library and of parking_lot")]
 
 use std::cell::Cell;
+use std::sync::LockResult;
 
-pub use shuttle::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub use shuttle::sync::{Mutex, MutexGuard, atomic};
 pub use shuttle::thread_local;
 
 std::thread_local! {
     static TIMEOUTS: Cell<bool> = const { Cell::new(true) };
+    /// Calls of `notify_all` up to the one that wakes nobody; 0: none does.
+    static LOST: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A fault, to see that it is found: the call of [`Condvar::notify_all`] after so many wakes nobody.
+pub fn lose_notification(after: u64) {
+    LOST.set(after + 1);
 }
 
 /// Whether waits that have a timeout end by it, at once, or never by it: without, whoever is not woken is found, and
@@ -23,6 +31,29 @@ fn times_out() -> bool {
         shuttle::thread::yield_now();
     }
     timeouts
+}
+
+#[derive(Default)]
+pub struct Condvar(shuttle::sync::Condvar);
+
+impl Condvar {
+    pub const fn new() -> Condvar {
+        Condvar(shuttle::sync::Condvar::new())
+    }
+
+    pub fn wait_while<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        self.0.wait_while(guard, condition)
+    }
+
+    pub fn notify_all(&self) {
+        if LOST.replace(LOST.get().saturating_sub(1)) != 1 {
+            self.0.notify_all();
+        }
+    }
 }
 
 pub mod thread {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use ckpt::error::Status;
 use ckpt::session::{Async, Backpressure, Session};
+use ckpt::sync::lose_notification;
 use shuttle::sync::Mutex;
 use shuttle::thread::{self, JoinHandle};
 
@@ -84,14 +85,26 @@ fn at_most_one_save_is_made_and_one_waits() {
     });
 }
 
+fn one_trains_while_others_meddle() {
+    let (trial, tensors) = (trial(some_setup()), tensors(2));
+    let others: Vec<_> = (0..1 + below(2)).map(|_| meddle(&trial, 2)).collect();
+    train(&trial, 0..3, &tensors);
+    others.into_iter().for_each(|other| other.join().unwrap());
+    end(trial, tensors);
+}
+
 #[test]
 fn one_trains_and_others_cancel_and_wait() {
+    explore(2, one_trains_while_others_meddle);
+}
+
+/// The explorer sees what it is for.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_wakeup_that_is_lost_is_found() {
     explore(2, || {
-        let (trial, tensors) = (trial(some_setup()), tensors(2));
-        let others: Vec<_> = (0..1 + below(2)).map(|_| meddle(&trial, 2)).collect();
-        train(&trial, 0..3, &tensors);
-        others.into_iter().for_each(|other| other.join().unwrap());
-        end(trial, tensors);
+        lose_notification(below(20));
+        one_trains_while_others_meddle();
     });
 }
 
