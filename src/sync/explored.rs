@@ -1,5 +1,8 @@
 //! What the explorer knows: its own locks and threads, and what it lacks of those of the system made of them.
-#![allow(missing_docs, reason = "the names and the meaning are those of the standard library and of parking_lot")]
+#![allow(
+    missing_docs,
+    reason = "the names and the meaning are those of the standard library and of parking_lot"
+)]
 
 use std::cell::Cell;
 use std::sync::LockResult;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use ckpt::error::Status;
 use ckpt::session::{Async, Backpressure, Session};
 use ckpt::sync::lose_notification;
-use shuttle::sync::Mutex;
+use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread::{self, JoinHandle};
 
 use crate::explore::{below, explore, one_of};
@@ -31,7 +31,7 @@ fn some_setup() -> Setup {
 }
 
 fn trial(setup: Setup) -> Arc<Trial> {
-    Arc::new(Trial::new(setup, || ()))
+    Arc::new(Trial::new(setup, |_| ()))
 }
 
 /// Saves one epoch after the other; waits for the buffers now and then, or takes others.
@@ -41,7 +41,11 @@ fn train(trial: &Trial, epochs: Range<u64>, tensors: &[Tensor]) {
         trial.save(epoch, below(4) as f64, &tensors[next]);
         next += 1;
         if next == tensors.len() || below(2) == 0 {
-            if below(4) == 0 { trial.wait() } else { trial.wait_buffers() }
+            if below(4) == 0 {
+                trial.wait()
+            } else {
+                trial.wait_buffers()
+            }
             tensors.iter().for_each(Tensor::spoil);
             next = 0;
         }
@@ -85,8 +89,8 @@ fn at_most_one_save_is_made_and_one_waits() {
     });
 }
 
-fn one_trains_while_others_meddle() {
-    let (trial, tensors) = (trial(some_setup()), tensors(2));
+fn one_trains_while_others_meddle(setup: Setup) {
+    let (trial, tensors) = (trial(setup), tensors(2));
     let others: Vec<_> = (0..1 + below(2)).map(|_| meddle(&trial, 2)).collect();
     train(&trial, 0..3, &tensors);
     others.into_iter().for_each(|other| other.join().unwrap());
@@ -95,7 +99,7 @@ fn one_trains_while_others_meddle() {
 
 #[test]
 fn one_trains_and_others_cancel_and_wait() {
-    explore(2, one_trains_while_others_meddle);
+    explore(2, || one_trains_while_others_meddle(some_setup()));
 }
 
 /// The explorer sees what it is for.
@@ -104,14 +108,15 @@ fn one_trains_and_others_cancel_and_wait() {
 fn a_wakeup_that_is_lost_is_found() {
     explore(2, || {
         lose_notification(below(20));
-        one_trains_while_others_meddle();
+        one_trains_while_others_meddle(Setup::new(Async::Borrow));
     });
 }
 
 #[test]
 fn two_save_at_once() {
     explore(3, || {
-        let trial = trial(Setup { staging_limit: one_of(&[0, LITTLE, LITTLE]), alone: false, ..some_setup() });
+        let trial =
+            trial(Setup { staging_limit: one_of(&[0, LITTLE, LITTLE]), alone: false, ..some_setup() });
         let (mine, others) = (tensors(2), tensors(2));
         let other = {
             let (trial, tensors) = (trial.clone(), others.clone());
@@ -152,9 +157,13 @@ fn the_best_is_that_of_a_save_that_was_made() {
         trial.wait();
         let path = |epoch: usize| format!("/d/{}.weights.h5", epoch + 1);
         let made = trial.account.made();
-        let least = (0..3).filter(|epoch| made.contains(&path(*epoch))).map(|epoch| losses[epoch]).reduce(f64::min);
+        let least =
+            (0..3).filter(|epoch| made.contains(&path(*epoch))).map(|epoch| losses[epoch]).reduce(f64::min);
         assert_eq!(trial.session.best().ok(), least);
-        assert_eq!(trial.session.best_path().ok(), (0..3).map(path).filter(|path| made.contains(path)).next_back());
+        assert_eq!(
+            trial.session.best_path().ok(),
+            (0..3).map(path).filter(|path| made.contains(path)).next_back()
+        );
         end(trial, tensors);
     });
 }
@@ -188,11 +197,30 @@ fn a_tensor_is_fetched_until_its_save_gives_it_back() {
 }
 
 #[test]
+fn buffers_come_back_before_the_save_has_ended() {
+    explore(9, || {
+        let back: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let came = back.clone();
+        let hear = move |line: &str| {
+            if line.contains("finished saving") {
+                drop(came.1.wait_while(came.0.lock().unwrap(), |came| !*came));
+            }
+        };
+        let (trial, tensors) = (Arc::new(Trial::new(Setup::new(Async::Borrow), hear)), tensors(1));
+        trial.save(0, 1.0, &tensors[0]);
+        trial.wait_buffers();
+        *back.0.lock().unwrap() = true;
+        back.1.notify_all();
+        end(trial, tensors);
+    });
+}
+
+#[test]
 fn the_log_function_may_call_into_the_session() {
     explore(8, || {
         let session: Arc<Mutex<Weak<Session>>> = Arc::default();
         let to = session.clone();
-        let hear = move || {
+        let hear = move |_: &str| {
             let session = to.lock().unwrap();
             let Some(session) = session.upgrade() else { return };
             match below(3) {
@@ -204,7 +232,8 @@ fn the_log_function_may_call_into_the_session() {
                 }
             }
         };
-        let trial = Arc::new(Trial::new(Setup { mode: one_of(&[Async::Copy, Async::Borrow]), ..some_setup() }, hear));
+        let trial =
+            Arc::new(Trial::new(Setup { mode: one_of(&[Async::Copy, Async::Borrow]), ..some_setup() }, hear));
         *session.lock().unwrap() = Arc::downgrade(&trial.session);
         let tensors = tensors(2);
         let other = meddle(&trial, below(3));

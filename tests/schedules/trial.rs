@@ -61,13 +61,13 @@ pub struct Trial {
 
 impl Trial {
     /// A session whose log goes to the account, and to `hear`.
-    pub fn new(setup: Setup, hear: impl Fn() + Send + Sync + 'static) -> Trial {
+    pub fn new(setup: Setup, hear: impl Fn(&str) + Send + Sync + 'static) -> Trial {
         let mem = Mem::new(Fault::None, 0);
         let account = Arc::new(Account::default());
         let heard = account.clone();
         let log = Log::new(move |level, line| {
             heard.line(level, line);
-            hear();
+            hear(line);
         });
         let Setup { mode, backpressure, staging_limit, threads, best_only, keep_last, .. } = setup;
         let policy = policy::Options {
@@ -124,8 +124,10 @@ impl Trial {
         drop(session);
         assert_eq!(Arc::strong_count(&account), 1, "a thread of the session has outlived it");
         let files = mem.files();
-        let is_whole = |bytes: &Vec<u8>| bytes.chunk_by(|a, b| a == b).any(|run| run[0] != SPOILT && run.len() >= BYTES);
-        let (temporary, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|(path, _)| is_temporary(path));
+        let is_whole =
+            |bytes: &Vec<u8>| bytes.chunk_by(|a, b| a == b).any(|run| run[0] != SPOILT && run.len() >= BYTES);
+        let (temporary, files): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|(path, _)| is_temporary(path));
         for (path, bytes) in &files {
             assert!(is_whole(bytes), "{path} was read at two times, or after its buffers were given back");
         }
