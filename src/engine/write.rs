@@ -424,6 +424,9 @@ pub(super) fn together<S: Send, E: Send>(
 ) -> std::result::Result<(), E> {
     let mut shares = shares.into_iter();
     let Some(mine) = shares.next() else { return Ok(()) };
+    if shares.len() == 0 {
+        return work(mine);
+    }
     thread::scope(|scope| {
         let work = &work;
         let start = |share| thread::Builder::new().name(name.into()).spawn_scoped(scope, move || work(share));

@@ -62,8 +62,28 @@ impl Condvar {
 pub mod thread {
     use std::io;
 
-    pub use shuttle::thread::{JoinHandle, Scope, ScopedJoinHandle, current, scope};
+    use std::sync::{Arc, PoisonError};
+
+    use shuttle::sync::{Condvar, Mutex};
+    pub use shuttle::thread::{JoinHandle, Scope, ScopedJoinHandle, current};
     pub use std::thread::available_parallelism;
+
+    /// The explorer's wakes the thread of the scope when the last thread in it ends, whatever that one is waiting for: a
+    /// thread more ends only when the scope does.
+    pub fn scope<'env, T>(work: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
+        let over: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let last = over.clone();
+        shuttle::thread::scope(move |scope| {
+            scope.spawn(move || {
+                let over = last.0.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(last.1.wait_while(over, |over| !*over));
+            });
+            let result = work(scope);
+            *over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            over.1.notify_all();
+            result
+        })
+    }
 
     #[derive(Default)]
     pub struct Builder(shuttle::thread::Builder);

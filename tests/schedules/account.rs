@@ -79,11 +79,14 @@ impl Account {
         made.map(|(path, _)| path.clone()).collect()
     }
 
-    /// Each save that was accepted has ended once. `alone`: one thread saves, so that it is known which path was whose.
-    pub fn check(&self, alone: bool) {
+    /// Each save that was accepted has ended once, by giving way only where that may be. `alone`: one thread
+    /// saves, so that it is known which path was whose.
+    pub fn check(&self, may_give_way: bool, alone: bool) {
         let heard = self.0.lock().unwrap();
         let Heard { accepted, ends } = &*heard;
         assert_eq!(ends.values().flatten().count(), *accepted, "saves have ended so: {ends:?}");
+        let gave_way = ends.values().flatten().any(|end| *end == End::Replaced);
+        assert!(may_give_way || !gave_way, "a save gave way: {ends:?}");
         assert!(!alone || ends.values().all(|ends| ends.len() == 1), "one has ended twice: {ends:?}");
     }
 }

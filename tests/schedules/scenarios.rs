@@ -1,6 +1,7 @@
 //! Who does what at once.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use ckpt::error::Status;
@@ -19,6 +20,10 @@ type Tensors = Arc<Vec<Tensor>>;
 
 fn tensors(count: usize) -> Tensors {
     Arc::new((0..count).map(|_| Tensor::new()).collect())
+}
+
+fn sources(count: usize) -> Tensors {
+    Arc::new((0..count).map(|_| Tensor::source()).collect())
 }
 
 fn some_setup() -> Setup {
@@ -187,8 +192,7 @@ fn what_is_not_kept_goes_and_is_written_anew() {
 #[test]
 fn a_tensor_is_fetched_until_its_save_gives_it_back() {
     explore(7, || {
-        let tensors: Tensors = Arc::new((0..2).map(|_| Tensor::source()).collect());
-        let trial = trial(some_setup());
+        let (trial, tensors) = (trial(some_setup()), sources(2));
         let other = meddle(&trial, below(3));
         train(&trial, 0..2, &tensors);
         other.join().unwrap();
@@ -200,9 +204,9 @@ fn a_tensor_is_fetched_until_its_save_gives_it_back() {
 fn buffers_come_back_before_the_save_has_ended() {
     explore(9, || {
         let back: Arc<(Mutex<bool>, Condvar)> = Arc::default();
-        let came = back.clone();
+        let (came, trainer) = (back.clone(), thread::current().id());
         let hear = move |line: &str| {
-            if line.contains("finished saving") {
+            if line.contains("finished saving") && thread::current().id() != trainer {
                 drop(came.1.wait_while(came.0.lock().unwrap(), |came| !*came));
             }
         };
@@ -211,6 +215,50 @@ fn buffers_come_back_before_the_save_has_ended() {
         trial.wait_buffers();
         *back.0.lock().unwrap() = true;
         back.1.notify_all();
+        end(trial, tensors);
+    });
+}
+
+#[test]
+fn a_call_that_waits_for_room_ends_when_it_is_cancelled() {
+    explore(10, || {
+        let (trial, tensors) = (trial(Setup::new(Async::Borrow)), sources(3));
+        tensors[0].hold(true);
+        let returned = Arc::new(AtomicBool::new(false));
+        let other = {
+            let (trial, returned) = (trial.clone(), returned.clone());
+            thread::spawn(move || {
+                while !returned.load(Relaxed) {
+                    trial.session.cancel().unwrap();
+                    thread::yield_now();
+                }
+            })
+        };
+        (0..).zip(tensors.iter()).for_each(|(epoch, tensor)| trial.save(epoch, 1.0, tensor));
+        returned.store(true, Relaxed);
+        other.join().unwrap();
+        tensors[0].hold(false);
+        end(trial, tensors);
+    });
+}
+
+#[test]
+fn buffers_that_another_thread_copies_are_waited_for() {
+    explore(11, || {
+        let setup =
+            Setup { staging_limit: LITTLE, fails: Some(below(40) as usize), ..Setup::new(Async::Copy) };
+        let (trial, tensors) = (trial(setup), sources(1));
+        let other = {
+            let (trial, tensors) = (trial.clone(), tensors.clone());
+            thread::spawn(move || {
+                if tensors[0].was_asked() {
+                    trial.wait_buffers();
+                    tensors[0].spoil();
+                }
+            })
+        };
+        trial.save(0, 1.0, &tensors[0]);
+        other.join().unwrap();
         end(trial, tensors);
     });
 }

@@ -10,7 +10,7 @@ use ckpt::error::Result;
 use ckpt::policy;
 use ckpt::session::{Async, Backpressure, Lock, Log, Model, Options, Session};
 use ckpt::tensor::Dtype;
-use shuttle::thread::yield_now;
+use shuttle::sync::{Condvar, Mutex};
 
 use crate::account::Account;
 use crate::mem::{Fault, Mem};
@@ -136,7 +136,7 @@ impl Trial {
         }
         let stands = |path: &String| files.iter().any(|(file, _)| file == path);
         assert!(setup.keep_last > 0 || account.made().iter().all(stands), "made, and not there");
-        account.check(setup.alone);
+        account.check(setup.backpressure == Backpressure::Replace, setup.alone);
     }
 }
 
@@ -152,9 +152,13 @@ pub struct Tensor {
 
 struct Memory {
     bytes: UnsafeCell<Vec<u8>>,
-    /// Whether a save may ask for it, and whether one has that was not to.
+    /// Whether a save may ask for it, whether one has, and whether one has that was not to.
     lent: AtomicBool,
+    asked: AtomicBool,
     misread: AtomicBool,
+    /// Whoever asks for it waits.
+    held: Mutex<bool>,
+    let_go: Condvar,
 }
 
 // SAFETY: the threads of a schedule run one at a time, on one thread of the system.
@@ -175,6 +179,17 @@ impl Tensor {
         let memory = Memory::new();
         let buffer = Buffer::source(BYTES as u64, 1, memory.clone()).unwrap();
         Tensor::of(memory, buffer)
+    }
+
+    /// Whoever asks for it waits, or no longer does.
+    pub fn hold(&self, held: bool) {
+        *self.memory.held.lock().unwrap() = held;
+        self.memory.let_go.notify_all();
+    }
+
+    /// Whether a save has asked for it.
+    pub fn was_asked(&self) -> bool {
+        self.memory.asked.load(Relaxed)
     }
 
     fn of(memory: Arc<Memory>, buffer: Buffer) -> Tensor {
@@ -205,7 +220,8 @@ impl Drop for Tensor {
 impl Memory {
     fn new() -> Arc<Memory> {
         let bytes = UnsafeCell::new(vec![SPOILT; BYTES]);
-        Arc::new(Memory { bytes, lent: AtomicBool::default(), misread: AtomicBool::default() })
+        let [lent, asked, misread] = Default::default();
+        Arc::new(Memory { bytes, lent, asked, misread, held: Mutex::default(), let_go: Condvar::default() })
     }
 
     fn look(&self) {
@@ -215,8 +231,9 @@ impl Memory {
 
 impl Source for Memory {
     fn fetch(&self, offset: u64, dst: &mut [u8]) -> Result<()> {
+        self.asked.store(true, Relaxed);
         self.look();
-        yield_now();
+        drop(self.let_go.wait_while(self.held.lock().unwrap(), |held| *held));
         self.look();
         let offset = offset as usize;
         // SAFETY: as above.
