@@ -60,7 +60,7 @@ test: .test-tools .venv/.ready  ## run all tests
 	@$(MAKE) --no-print-directory torture TIME=300
 
 .PHONY: schedules
-schedules:  ## try schedules of a session's threads, 2,000 a scenario; SCHEDULES=N: 4 N
+schedules:  ## run a session's threads under 2,000 schedules of each scenario; SCHEDULES=N: so many
 	RUSTFLAGS="$$RUSTFLAGS --cfg ckpt_shuttle" CARGO_PROFILE_DEV_DEBUG=line-tables-only \
 		$(if $(SCHEDULES),CKPT_SCHEDULES=$(SCHEDULES)) $(CARGO) test --quiet -p schedules --target-dir build/schedules
 

@@ -8,8 +8,8 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
-/// Schedules of each kind for each scenario, unless CKPT_SCHEDULES says how many.
-const SCHEDULES: usize = 500;
+/// Schedules of each scenario, unless CKPT_SCHEDULES says how many.
+const SCHEDULES: usize = 2_000;
 
 /// The preemptions that PCT looks for.
 const DEPTH: usize = 4;
@@ -23,8 +23,7 @@ const STEPS: usize = 300_000;
 /// Runs the scenario under schedules at random, and under those of few preemptions, each with waits that time out at
 /// once and with waits that never do.
 pub fn explore(seed: u64, scenario: impl Fn() + Send + Sync + 'static) {
-    let count = std::env::var("CKPT_SCHEDULES").map_or(SCHEDULES, |count| count.parse().unwrap());
-    let scenario = Arc::new(scenario);
+    let count = std::env::var("CKPT_SCHEDULES").map_or(SCHEDULES, |count| count.parse().unwrap()).div_ceil(4);
     let ran = Ran::default();
     let counted = ran.0.clone();
     let scenario = Arc::new(move || {
@@ -55,6 +54,7 @@ fn run(scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sy
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(STEPS);
     config.silence_warnings = true;
+    config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     let scenario = scenario.clone();
     Runner::new(scheduler, config).run(move || scenario());
 }
