@@ -2,6 +2,7 @@
 //!
 //! - [`error`]: the one error type and its pinned statuses.
 //! - [`tensor`]: what a tensor is: path, dtype, shape, checksum.
+//! - `sync`: locks and threads, of the system or of an explorer of schedules.
 //! - `copy`: bytes copied past the caches, and summed on the way.
 //! - [`policy`]: *when* to save, what is best, what to keep, what a file is called. Pure.
 //! - [`layout`]: *where each byte goes*: a schema in, a list of extents out. Pure.
@@ -18,4 +19,8 @@ pub mod layout;
 pub mod policy;
 pub mod reader;
 pub mod session;
+#[cfg(not(ckpt_shuttle))]
+mod sync;
+#[cfg(ckpt_shuttle)]
+pub mod sync;
 pub mod tensor;

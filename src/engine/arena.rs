@@ -6,9 +6,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use crate::error::{Error, Result, Status};
+use crate::sync::parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::pages;
 use super::tiles::{PAGE, TILE};

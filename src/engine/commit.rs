@@ -5,11 +5,11 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Instant;
 
 use crate::error::{Error, Result, Status};
 use crate::layout::{Layout, Stamp};
+use crate::sync::thread;
 
 use super::arena::Arena;
 use super::backend::{self, Backend};

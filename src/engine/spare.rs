@@ -18,9 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::Result;
+use crate::sync::parking_lot::Mutex;
 
 use super::commit::Written;
 use super::destination::parent;

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
 use crate::error::{Error, Result, Status};
 use crate::layout::Layout;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
 use super::arena::{Arena, BLOCK, Block, PATIENCE};
 use super::buffer::Buffer;

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use crate::layout::{Extent, Layout, Source};
 
-/// Pieces of the body are cut at multiples of this, which is the size of a huge page.
-pub(super) const TILE: u64 = 2 << 20;
+/// Pieces of the body are cut at multiples of this, which is the size of a huge page; under the explorer of schedules a
+/// small model has several pieces.
+pub(super) const TILE: u64 = if cfg!(ckpt_shuttle) { 4 * PAGE } else { 2 << 20 };
 
 /// Bytes of a page: what O_DIRECT is aligned to, everywhere.
 pub(super) const PAGE: u64 = 4096;

@@ -11,13 +11,12 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::thread;
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use crate::error::{Error, Result, Status};
 use crate::layout::{Layout, Source};
+use crate::sync::parking_lot::Mutex;
+use crate::sync::thread;
 
 use super::arena::{Arena, BLOCK};
 use super::backend::{self, Choice};
@@ -425,6 +424,9 @@ pub(super) fn together<S: Send, E: Send>(
 ) -> std::result::Result<(), E> {
     let mut shares = shares.into_iter();
     let Some(mine) = shares.next() else { return Ok(()) };
+    if shares.len() == 0 {
+        return work(mine);
+    }
     thread::scope(|scope| {
         let work = &work;
         let start = |share| thread::Builder::new().name(name.into()).spawn_scoped(scope, move || work(share));

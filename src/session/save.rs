@@ -1,12 +1,13 @@
 //! A call of save: from the save that is due to the thread that makes it.
 
 use std::path::{self, PathBuf};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::engine::{Buffer, Filler};
 use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Ticket};
+use crate::sync::MutexGuard;
 
 use super::background;
 use super::callbacks::Saving;

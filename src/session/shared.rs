@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::engine::{Arena, Spares, Storage, WriteOptions, Written};
 use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Now, Policy, Retention, Ticket};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use super::callbacks::{self, Meter, Saving};
 use super::data::Data;

@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::engine::{
     self, Arena, Buffer, Feed, Filler, Save, Spares, Storage, Tensors, Watch, WriteOptions, WriteStats,
 };
 use crate::error::Result;
 use crate::layout::{Layout, Stamp};
+use crate::sync::parking_lot::Mutex;
 
 use super::model::Kind;
 
