@@ -663,11 +663,13 @@ enum ckpt_status ckpt_options_set_recycle(struct ckpt_options *options,
  *
  * While a session lives its process holds a lock file, ".ckpt-lock-<number>", in the directory that all paths of the
  * template have in common. The template is the same where that directory is, whichever path leads to it, and the text
- * that follows is. Sessions of one process may share a template. Where the directory is not there yet, the first save
- * or ckpt_prepare() takes the lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which
- * ckpt_cancel() ends. The lock file goes with the last session of the process; a process that was killed leaves the file,
- * but not the lock, also where a child that it had forked lives on. A child that goes on with its parent's session needs
- * no lock of its own while the parent has it.
+ * that follows is. Sessions of one process may share a template, but each counts its own saves: which of theirs is the
+ * newest, ckpt_resume() cannot tell. Where the directory is not there yet, the first save or ckpt_prepare() takes the
+ * lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which ckpt_cancel() ends; what another
+ * process has saved there by then does not count. (Where two may begin at once, make the directory first.) The lock
+ * file goes with the last session of the process; a process that was killed leaves the file, but not the lock, also
+ * where a child that it had forked lives on. A child that goes on with its parent's session needs no lock of its own
+ * while the parent has it.
  *
  * Where the file cannot be made (a directory that is read-only, a file system without flock()) a line is logged
  * (CKPT_LOG_WARN), and the session goes on without.
@@ -701,12 +703,12 @@ enum ckpt_status ckpt_options_set_save_every_secs(struct ckpt_options *options,
  * next end of a batch or an epoch, once. May be called again for other signals. See ckpt_options_set_save_every_secs()
  * for where the save goes, and ckpt_preempted().
  *
- * ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with the
- * mask and the flags of that, but for SA_RESETHAND and SA_NODEFER. What had been ignored or left to the system (SIGTERM ends a program) is neither now: ending it, after the
- * save, is the trainer's. Several sessions may listen to one signal. ckpt_free() of the last one puts back what
- * was there before, unless another handler has been set since; such a one has to call the one that it finds if the session
- * is to go on listening. In a child that is forked and has no session of its own for the signal, the handler does what had
- * been done before.
+ * ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with
+ * the mask and the flags of that, but for SA_RESETHAND and SA_NODEFER. What had been ignored or left to the system
+ * (SIGTERM ends a program) is neither now: ending it, after the save, is the trainer's. Several sessions may listen to
+ * one signal. ckpt_free() of the last one puts back what was there before, unless another handler has been set since;
+ * such a one has to call the one that it finds if the session, and those that come after it, are to go on listening. In
+ * a child that is forked and has no session of its own for the signal, the handler does what had been done before.
  *
  * @param signum  a signal that a program can catch and go on from: others (SIGKILL, SIGSTOP, SIGSEGV, SIGABRT, ...) are
  *                CKPT_E_INVALID_ARGUMENT

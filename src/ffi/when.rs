@@ -61,12 +61,12 @@ pub extern "C" fn ckpt_options_set_save_every_secs(
 /// next end of a batch or an epoch, once. May be called again for other signals. See ckpt_options_set_save_every_secs()
 /// for where the save goes, and ckpt_preempted().
 ///
-/// ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with the
-/// mask and the flags of that, but for SA_RESETHAND and SA_NODEFER. What had been ignored or left to the system (SIGTERM ends a program) is neither now: ending it, after the
-/// save, is the trainer's. Several sessions may listen to one signal. ckpt_free() of the last one puts back what
-/// was there before, unless another handler has been set since; such a one has to call the one that it finds if the session
-/// is to go on listening. In a child that is forked and has no session of its own for the signal, the handler does what had
-/// been done before.
+/// ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with
+/// the mask and the flags of that, but for SA_RESETHAND and SA_NODEFER. What had been ignored or left to the system
+/// (SIGTERM ends a program) is neither now: ending it, after the save, is the trainer's. Several sessions may listen to
+/// one signal. ckpt_free() of the last one puts back what was there before, unless another handler has been set since;
+/// such a one has to call the one that it finds if the session, and those that come after it, are to go on listening. In
+/// a child that is forked and has no session of its own for the signal, the handler does what had been done before.
 ///
 /// @param signum  a signal that a program can catch and go on from: others (SIGKILL, SIGSTOP, SIGSEGV, SIGABRT, ...) are
 ///                CKPT_E_INVALID_ARGUMENT

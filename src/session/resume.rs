@@ -1,6 +1,6 @@
 //! The way back into a training: the newest whole checkpoint, and what it says of the session that wrote it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,22 +76,16 @@ impl Shared {
 
     /// Leaves out what has the stable name, but is the newest of another training: several may share the name.
     fn leave_out_last(&self, found: &mut Vec<Found>, lines: &mut Vec<Line>) {
-        let training = |file: &Found| file.training.as_ref().ok().cloned().flatten();
-        let runs: HashSet<String> =
-            found.iter().filter(|file| !file.is_last).filter_map(|file| training(file)?.run).collect();
-        found.retain(|file| {
-            let Some(Training { run: Some(run), last_of, .. }) = training(file).filter(|_| file.is_last)
-            else {
-                return true;
-            };
-            let is_ours = last_of == self.last_of || runs.contains(&run);
-            if !is_ours {
-                let text =
-                    format!("resume passes over '{}', which is the newest of another training", file.path);
-                lines.push((Level::Warn, text));
-            }
-            is_ours
-        });
+        let last = found.iter().find(|file| file.is_last);
+        let Some((last, training)) = last.and_then(|last| Some((last, last.known()?))) else { return };
+        let of_run =
+            |file: &Found| !file.is_last && file.known().is_some_and(|other| other.run == training.run);
+        if training.run.is_none() || training.last_of == self.last_of || found.iter().any(of_run) {
+            return;
+        }
+        let text = format!("resume passes over '{}', which is the newest of another training", last.path);
+        lines.push((Level::Warn, text));
+        found.retain(|file| !file.is_last);
     }
 
     /// Goes on as the session that wrote `file`; `standing` are the files of the template that are not newer.

@@ -32,9 +32,14 @@ impl Found {
         Found { path, is_last, modified: (what.mtime(), what.mtime_nsec()), training }
     }
 
+    /// What it says of the training, if it can be read and says something.
+    pub fn known(&self) -> Option<&Training> {
+        self.training.as_ref().ok()?.as_ref()
+    }
+
     /// The number of the save that made it; 0 where that is not known.
     pub fn save(&self) -> u64 {
-        self.training.as_ref().ok().and_then(Option::as_ref).map_or(0, |training| training.save)
+        self.known().map_or(0, |training| training.save)
     }
 
     /// Whether it is no checkpoint to go on from.
