@@ -61,7 +61,6 @@ impl Condvar {
 
 pub mod thread {
     use std::io;
-
     use std::sync::{Arc, PoisonError};
 
     use shuttle::sync::{Condvar, Mutex};

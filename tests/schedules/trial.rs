@@ -104,6 +104,9 @@ impl Trial {
         self.session.on_epoch_end(epoch, &[("val_loss", loss)]).unwrap();
         let path = self.session.due_path().unwrap_or_default();
         let saved = self.session.save(&tensor.model);
+        if self.setup.alone && saved.is_err() {
+            assert_eq!(self.session.due_path().unwrap_or_default(), path, "a save that failed is still due");
+        }
         if self.setup.mode != Async::Borrow || saved.is_err() {
             tensor.spoil();
         }
