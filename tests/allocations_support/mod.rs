@@ -1,0 +1,175 @@
+//! An allocator that refuses one allocation, and the children in which it does.
+
+pub mod convert;
+pub mod model;
+pub mod read;
+pub mod save;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::os::fd::FromRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use ckpt::error::{Error, Result};
+
+/// Allocations of fewer bytes are let be. What grows with a model or a file is larger in a model such as that of these
+/// tests: its tables have thousands of rows, its texts tens of KiB. What is below this is of a size that does not grow (a
+/// node of a B-tree, a path, a message), and so are the few above it that [`IS_CONSTANT`] tells.
+pub const LEAST: usize = 8 << 10;
+
+/// The allocations of the library's dependencies that are as large whatever the file is: the state of a decompressor.
+static CONSTANT: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+/// The number, from 1, of the allocation that is refused.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+/// Those that were met while armed.
+static MET: AtomicU64 = AtomicU64::new(0);
+/// Whether the place is printed where one is refused.
+static TRACED: AtomicBool = AtomicBool::new(false);
+
+pub struct Refusing;
+
+// SAFETY: all memory is the system's, and what is refused is null.
+unsafe impl GlobalAlloc for Refusing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: our caller's promise.
+        if is_refused(layout.size()) { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: our caller's promise.
+        if is_refused(layout.size()) { std::ptr::null_mut() } else { unsafe { System.alloc_zeroed(layout) } }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if size > layout.size() && is_refused(size) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: our caller's promise.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: our caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+fn is_refused(size: usize) -> bool {
+    if size < LEAST || !ARMED.load(SeqCst) || CONSTANT.iter().any(|one| one.load(SeqCst) == size as u64) {
+        return false;
+    }
+    if MET.fetch_add(1, SeqCst) + 1 != REFUSED.load(SeqCst) {
+        return false;
+    }
+    if TRACED.load(SeqCst) && ARMED.swap(false, SeqCst) {
+        let place = Backtrace::force_capture().to_string();
+        eprintln!("refused {size} bytes at:\n{}", shortened(&place));
+        ARMED.store(true, SeqCst);
+    }
+    true
+}
+
+/// The frames of a backtrace that are in this library, and what they call first.
+fn shortened(place: &str) -> String {
+    let lines: Vec<&str> = place.lines().map(str::trim).collect();
+    let is_ours = |at: &&str| at.starts_with("at ") && at.contains("src/") && !at.contains("/rustc/");
+    let frames = lines.windows(2).filter(|pair| is_ours(&pair[1]) && !pair[1].contains(".cargo"));
+    let frames = frames.filter(|pair| !pair[1].contains("tests/")).map(|pair| pair[1].trim_start_matches("at "));
+    frames.take(5).collect::<Vec<_>>().join("\n")
+}
+
+/// Learns the sizes of [`CONSTANT`].
+pub fn learn_constants() {
+    MET.store(0, SeqCst);
+    REFUSED.store(0, SeqCst);
+    CONSTANT[0].store(size_of::<flate2::Decompress>() as u64, SeqCst);
+}
+
+/// What is done with one allocation refused, if it comes to that.
+pub fn refusing<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    ARMED.store(true, SeqCst);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    ARMED.store(false, SeqCst);
+    match done {
+        Ok(Err(error)) => {
+            assert_eq!(error.os(), libc::ENOMEM, "another error than that of the memory: {error}");
+            Err(error)
+        }
+        Ok(done) => done,
+        Err(_) => panic!("a panic crosses the boundary"),
+    }
+}
+
+/// What became of a child.
+#[derive(Debug, PartialEq)]
+pub enum End {
+    /// The allocation was refused, and nothing is wrong.
+    Fine,
+    /// There were fewer allocations.
+    Over,
+    /// It went wrong, as its output says.
+    Wrong(String),
+}
+
+/// Runs `work` in a child in which the allocation of this number is refused.
+pub fn child(refused: u64, work: &dyn Fn()) -> End {
+    match run(refused, false, work) {
+        (0, _) => End::Fine,
+        (OVER, _) => End::Over,
+        // Once more, to see where.
+        _ => match run(refused, true, work) {
+            (status, text) => End::Wrong(format!("status {status}: {text}")),
+        },
+    }
+}
+
+/// How a child ends in which the allocation was not met.
+const OVER: i32 = 42;
+
+/// Seconds that a child may take: one that hangs is ended.
+const PATIENCE: u32 = 60;
+
+fn run(refused: u64, traced: bool, work: &dyn Fn()) -> (i32, String) {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors; this process has one thread, so that the child may do as it likes.
+    let pid = unsafe {
+        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+        libc::fork()
+    };
+    assert!(pid >= 0, "no child");
+    if pid == 0 {
+        // SAFETY: descriptors of this process.
+        unsafe {
+            libc::dup2(ends[1], 2);
+            libc::close(ends[0]);
+            libc::alarm(PATIENCE);
+        }
+        MET.store(0, SeqCst);
+        REFUSED.store(refused, SeqCst);
+        TRACED.store(traced, SeqCst);
+        let done = catch_unwind(AssertUnwindSafe(work));
+        let met = MET.load(SeqCst) >= refused;
+        let status = if done.is_err() { 1 } else if met { 0 } else { OVER };
+        // SAFETY: the child ends without what the parent has to do at its end.
+        unsafe { libc::_exit(status) };
+    }
+    // SAFETY: descriptors of this process, each given away once.
+    let (text, status) = unsafe {
+        libc::close(ends[1]);
+        let text = std::io::read_to_string(std::fs::File::from_raw_fd(ends[0]));
+        let mut status = 0;
+        libc::waitpid(pid, &mut status, 0);
+        (text, status)
+    };
+    let text = text.unwrap_or_default();
+    let status = if libc::WIFSIGNALED(status) { -libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    (status, text)
+}
+
+/// What is refused once there has to work the next time.
+pub fn again<T>(error: Error, work: impl FnOnce() -> Result<T>) -> T {
+    work().unwrap_or_else(|second| panic!("after '{error}', once more: {second}"))
+}
