@@ -3,7 +3,11 @@
 //! Each is refused in a child of its own, since one that is not provided for ends its process. Of all allocations some are
 //! tried, from a fixed seed; `CKPT_ALLOCATIONS=all` tries each, and `CKPT_ALLOCATIONS_ONLY=TEXT` what has it in its name.
 #![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is its own harness: one thread, which forks")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is its own harness: one thread, which forks"
+)]
 
 mod allocations_support;
 mod scratch;

@@ -34,7 +34,7 @@ fn write(
     options: WriteOptions,
     watch: &dyn Watch,
 ) -> Result<WriteStats> {
-    let (layout, stamp) = (&mut model.layout.clone(), &Stamp::default());
+    let (layout, stamp) = (&mut model.layout.copied().unwrap(), &Stamp::default());
     let tensors = Tensors::Staged(feed);
     Save { storage: &Disk, path, layout, stamp, tensors, options, watch, arena: None, spares: None }.run()
 }

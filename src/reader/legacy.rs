@@ -22,7 +22,7 @@ pub(super) fn adopt(content: &mut Content, labels: &Labels) -> Result<()> {
     let Some(listed) = labels.layers.get(MODEL) else { return Ok(()) };
     let text = |name| labels.texts.get(name).map(String::as_str);
     let model = text(MODEL_CONFIG);
-    let layers = model.and_then(legacy::layers).unwrap_or_default();
+    let layers = model.map(legacy::layers).transpose()?.flatten().unwrap_or_default();
     let size = content.files.iter().map(|file| file.source.len()).fold(0, u64::saturating_add);
     let mut paths = Paths { moves: HashMap::new(), room: max_path_bytes(size) };
     paths.add_layers(content, labels, listed, &layers)?;
@@ -30,8 +30,8 @@ pub(super) fn adopt(content: &mut Content, labels: &Labels) -> Result<()> {
     paths.add_list(labels, OPTIMIZER, "optimizer/vars")?;
     paths.apply(content);
 
-    content.config =
-        model.and_then(|model| legacy::keras_config(model, text(TRAINING_CONFIG), text(VERSION)));
+    let config = model.map(|model| legacy::keras_config(model, text(TRAINING_CONFIG), text(VERSION)));
+    content.config = config.transpose()?.flatten();
     content.metadata = text(VERSION).map(|version| serde_json::json!({ VERSION: version }).to_string());
     Ok(())
 }
@@ -70,7 +70,7 @@ impl Paths {
             } else if let Some(layer) = known.get(&**name) {
                 names.entry(layer.group.clone()).or_insert_with(|| name.clone());
                 self.take(weights.len() as u64 * layer.group.len() as u64)?;
-                legacy::variables(layer, weights)
+                legacy::variables(layer, weights)?
             } else {
                 names.entry(format!("layers/{name}")).or_insert_with(|| name.clone());
                 let path = |i: usize| Variable { path: format!("layers/{name}/vars/{i}"), copy: None };

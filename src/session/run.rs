@@ -234,7 +234,7 @@ impl Session {
         let shared = self.here()?;
         let (kind, dir, file) = {
             let core = shared.lock();
-            let kind = shared.kind.with(&core.data);
+            let kind = shared.kind.with(&core.data)?;
             let template = core.policy.template();
             (kind, template.fixed_dir().to_owned(), template.constant())
         };

@@ -105,7 +105,8 @@ impl Weights {
         for i in 0..50 {
             call(&mut || model.set_metadata(&format!("key-{i}"), &"\"value\"\n".repeat(30)));
         }
-        call(&mut || model.set_metadata("long", &"\"long\"\n".repeat(3000)));
+        let long = "\"long\"\n".repeat(3000);
+        call(&mut || model.set_metadata("long", &long));
         model
     }
 
