@@ -96,10 +96,15 @@ pub(crate) fn map<K: Hash + Eq, V>(entries: impl IntoIterator<Item = (K, V)>) ->
 pub(crate) fn set<T: Hash + Eq>(items: impl IntoIterator<Item = T>) -> Result<HashSet<T>> {
     let mut set = HashSet::new();
     for item in items {
-        set.try_reserve(1).map_err(|_| none::<T>(set.len() + 1))?;
+        reserve_set(&mut set, 1)?;
         set.insert(item);
     }
     Ok(set)
+}
+
+/// Makes room for more elements of a set.
+pub(crate) fn reserve_set<T: Hash + Eq>(set: &mut HashSet<T>, more: usize) -> Result<()> {
+    set.try_reserve(more).map_err(|_| none::<T>(set.len() + more))
 }
 
 /// What is behind an Arc, to be changed: a copy where others have it, too.
@@ -109,4 +114,25 @@ pub(crate) fn make_mut<T: Clone>(shared: &mut Arc<Vec<T>>) -> Result<&mut Vec<T>
     }
     // It is nobody else's now: there are no weak references.
     Ok(Arc::make_mut(shared))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for len in [isize::MAX as usize, usize::MAX] {
+            assert_eq!(filled(0u8, len).unwrap_err().os(), libc::ENOMEM);
+            assert_eq!(reserve(&mut Vec::<u64>::new(), len).unwrap_err().os(), libc::ENOMEM);
+        }
+    }
+
+    #[test]
+    fn what_others_have_too_is_copied() {
+        let mut one = Arc::new(vec![1, 2]);
+        let other = one.clone();
+        make_mut(&mut one).unwrap().push(3);
+        assert_eq!((&*one, &*other), (&vec![1, 2, 3], &vec![1, 2]));
+    }
 }

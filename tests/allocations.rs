@@ -16,30 +16,32 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use allocations_support::save::FILES;
-use allocations_support::{End, Refusing, child, convert, learn_constants, read, save};
+use allocations_support::{End, Refusing, c, child, convert, learn_constants, read, save};
 use ckpt::session::Async;
+use scratch::Scratch;
 
 #[global_allocator]
 static ALLOCATOR: Refusing = Refusing;
 
-type Case = (String, Box<dyn Fn()>);
+type Case = (String, Box<dyn Fn(&Scratch)>);
 
 fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
-    let mut add = |name: String, work: Box<dyn Fn()>| cases.push((name, work));
+    let mut add = |name: String, work: Box<dyn Fn(&Scratch)>| cases.push((name, work));
     add("build".into(), Box::new(save::build));
     add("state".into(), Box::new(save::state));
     for file in FILES {
-        add(format!("prepare {file}"), Box::new(move || save::prepare(file)));
+        add(format!("prepare {file}"), Box::new(move |dir| save::prepare(dir, file)));
         for (mode, text) in [(Async::Off, "sync"), (Async::Copy, "copy"), (Async::Borrow, "borrow")] {
-            add(format!("save {text} {file}"), Box::new(move || save::over(file, mode, true)));
-            add(format!("again {text} {file}"), Box::new(move || save::over(file, mode, false)));
+            add(format!("save {text} {file}"), Box::new(move |dir| save::over(dir, file, mode, true)));
+            add(format!("again {text} {file}"), Box::new(move |dir| save::over(dir, file, mode, false)));
         }
-        add(format!("read {file}"), Box::new(move || read::all(file)));
-        add(format!("resume {file}"), Box::new(move || read::resume(file)));
-        add(format!("convert {file} m.keras"), Box::new(move || convert::into(file, "m.keras")));
+        add(format!("read {file}"), Box::new(move |dir| read::all(dir, file)));
+        add(format!("c {file}"), Box::new(move |dir| c::all(dir, file)));
+        add(format!("resume {file}"), Box::new(move |dir| read::resume(dir, file)));
+        add(format!("convert {file} m.keras"), Box::new(move |dir| convert::into(dir, file, "m.keras")));
         if file != "m.keras" {
-            add(format!("convert m.keras {file}"), Box::new(move || convert::into("m.keras", file)));
+            add(format!("convert m.keras {file}"), Box::new(move |dir| convert::into(dir, "m.keras", file)));
         }
     }
     cases

@@ -105,7 +105,7 @@ pub(super) fn flag(object: &Object, key: &str) -> Option<bool> {
 }
 
 /// Appends a string of JSON.
-pub(super) fn put_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
+pub(crate) fn put_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
     put_quoted(out, text.as_bytes())
 }
 

@@ -21,6 +21,7 @@ mod tests;
 
 pub use assets::Assets;
 pub use config::check_config;
+pub(crate) use json::put_string as put_json_string;
 pub use keras::KERAS_VERSION;
 pub use schema::{Schema, data_key, data_path, is_own};
 pub use shards::{

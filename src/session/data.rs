@@ -36,8 +36,11 @@ impl Data {
 
     /// Takes over what a checkpoint has.
     pub fn of(entries: Vec<(String, Vec<u8>)>) -> Result<Data> {
-        let entries = entries.into_iter().map(|(key, bytes)| Ok((data_path(&key)?, Arc::new(bytes))));
-        entries.collect::<Result<_>>().map(Data)
+        let mut data = Data::default();
+        for (key, bytes) in entries {
+            data.set((data_path(&key)?, Arc::new(bytes)));
+        }
+        Ok(data)
     }
 
     /// The bytes under a key.

@@ -42,7 +42,7 @@ impl Session {
         let template = TemplateLock::new(storage.clone(), options.lock, policy.template());
         // Before anybody looks at what is there.
         template.begin(&log)?;
-        let saves = surroundings::look_around(&**storage, policy.template(), save_last, &log);
+        let saves = surroundings::look_around(&**storage, policy.template(), save_last, &log)?;
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";

@@ -1,5 +1,6 @@
 //! An allocator that refuses one allocation, and the children in which it does.
 
+pub mod c;
 pub mod convert;
 pub mod model;
 pub mod read;
@@ -11,7 +12,10 @@ use std::os::fd::FromRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
+use ckpt::engine::Allocator;
 use ckpt::error::{Error, Result};
+
+use crate::scratch::Scratch;
 
 /// Allocations of fewer bytes are let be. What grows with a model or a file is larger in a model such as that of these
 /// tests: its tables have thousands of rows, its texts tens of KiB. What is below this is of a size that does not grow (a
@@ -54,6 +58,22 @@ unsafe impl GlobalAlloc for Refusing {
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: our caller's promise.
         unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+/// Staging memory, which is as likely not to be there as any other.
+pub struct Staging;
+
+impl Allocator for Staging {
+    fn alloc(&self, bytes: usize, align: usize) -> *mut u8 {
+        let Ok(layout) = Layout::from_size_align(bytes, align) else { return std::ptr::null_mut() };
+        // SAFETY: not of size 0.
+        unsafe { Refusing.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, bytes: usize) {
+        // SAFETY: our caller's promise; the system's allocator does not look at the alignment.
+        unsafe { Refusing.dealloc(memory, Layout::from_size_align_unchecked(bytes, 4096)) }
     }
 }
 
@@ -112,14 +132,15 @@ pub enum End {
 }
 
 /// Runs `work` in a child in which the allocation of this number is refused.
-pub fn child(refused: u64, work: &dyn Fn()) -> End {
+pub fn child(refused: u64, work: &dyn Fn(&Scratch)) -> End {
     match run(refused, false, work) {
         (0, _) => End::Fine,
         (OVER, _) => End::Over,
         // Once more, to see where.
-        _ => match run(refused, true, work) {
-            (status, text) => End::Wrong(format!("status {status}: {text}")),
-        },
+        (status, text) => {
+            let (_, place) = run(refused, true, work);
+            End::Wrong(format!("status {status}: {text}\n{place}"))
+        }
     }
 }
 
@@ -129,7 +150,8 @@ const OVER: i32 = 42;
 /// Seconds that a child may take: one that hangs is ended.
 const PATIENCE: u32 = 60;
 
-fn run(refused: u64, traced: bool, work: &dyn Fn()) -> (i32, String) {
+fn run(refused: u64, traced: bool, work: &dyn Fn(&Scratch)) -> (i32, String) {
+    let dir = Scratch::new("allocations");
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors; this process has one thread, so that the child may do as it likes.
     let pid = unsafe {
@@ -147,7 +169,7 @@ fn run(refused: u64, traced: bool, work: &dyn Fn()) -> (i32, String) {
         MET.store(0, SeqCst);
         REFUSED.store(refused, SeqCst);
         TRACED.store(traced, SeqCst);
-        let done = catch_unwind(AssertUnwindSafe(work));
+        let done = catch_unwind(AssertUnwindSafe(|| work(&dir)));
         let met = MET.load(SeqCst) >= refused;
         let status = if done.is_err() {
             1

@@ -27,8 +27,7 @@ fn read(path: &Path, model: &mut Model) -> Result<()> {
 }
 
 /// A checkpoint is opened, and all in it is read.
-pub fn all(file: &str) {
-    let dir = Scratch::new("allocations");
+pub fn all(dir: &Scratch, file: &str) {
     let path = dir.join(file);
     let mut weights = Weights::new();
     weights.fill(1);
@@ -42,8 +41,7 @@ pub fn all(file: &str) {
 }
 
 /// A session resumes from the newest of two.
-pub fn resume(file: &str) {
-    let dir = Scratch::new("allocations");
+pub fn resume(dir: &Scratch, file: &str) {
     let mut weights = Weights::new();
     let mut model = weights.model();
     let template = file.replace("m.", "m-{epoch}.");
@@ -55,7 +53,8 @@ pub fn resume(file: &str) {
         }
     }
     weights.fill(9);
-    let session = session(dir.path(), &template, Async::Off);
+    let begin = || Ok(session(dir.path(), &template, Async::Off));
+    let session = refusing(begin).unwrap_or_else(|error| again(error, begin));
     let mut resume = || session.resume(&mut model);
     let resumed = refusing(&mut resume).unwrap_or_else(|error| again(error, resume));
     assert_eq!((resumed.epoch, weights.is_of(2)), (2, true));

@@ -1,13 +1,14 @@
 //! Models that are built, prepared and saved.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ckpt::error::Result;
 use ckpt::policy;
 use ckpt::session::{Async, Lock, Model, Options, Session};
 
 use super::model::Weights;
-use super::{again, refusing};
+use super::{Staging, again, refusing};
 use crate::scratch::Scratch;
 
 /// The files of the five formats.
@@ -23,6 +24,7 @@ pub fn session(dir: &Path, file: &str, mode: Async) -> Session {
         lock: Lock::Off,
         max_shard_bytes: 60_000,
         threads: 1,
+        allocator: Some(Arc::new(Staging)),
         ..Options::default()
     };
     let session = Session::new(dir.join(file).to_str().unwrap(), options).unwrap();
@@ -45,8 +47,7 @@ pub fn check_names(dir: &Scratch) {
 }
 
 /// Each call that builds a model: nothing has changed after an error.
-pub fn build() {
-    let dir = Scratch::new("allocations");
+pub fn build(dir: &Scratch) {
     let mut weights = Weights::new();
     weights.fill(1);
     let model = weights.build(|call| {
@@ -60,8 +61,7 @@ pub fn build() {
 }
 
 /// The trainer's own bytes.
-pub fn state() {
-    let dir = Scratch::new("allocations");
+pub fn state(dir: &Scratch) {
     let mut weights = Weights::new();
     weights.fill(1);
     let model = weights.model();
@@ -76,8 +76,7 @@ pub fn state() {
 }
 
 /// A session prepares a model.
-pub fn prepare(file: &str) {
-    let dir = Scratch::new("allocations");
+pub fn prepare(dir: &Scratch, file: &str) {
     let mut weights = Weights::new();
     weights.fill(1);
     let model = weights.model();
@@ -88,12 +87,11 @@ pub fn prepare(file: &str) {
     save(&session, 0, &model).unwrap();
     assert_eq!(weights.time_of(&dir.join(file)), 1);
     drop(session);
-    check_names(&dir);
+    check_names(dir);
 }
 
 /// A save over an earlier checkpoint: of a model that is new, or has been saved before.
-pub fn over(file: &str, mode: Async, is_new: bool) {
-    let dir = Scratch::new("allocations");
+pub fn over(dir: &Scratch, file: &str, mode: Async, is_new: bool) {
     let path = dir.join(file);
     let mut weights = Weights::new();
     weights.fill(1);
@@ -113,5 +111,5 @@ pub fn over(file: &str, mode: Async, is_new: bool) {
     }
     session.wait().unwrap();
     drop(session);
-    check_names(&dir);
+    check_names(dir);
 }
