@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use allocations_support::save::FILES;
-use allocations_support::{End, Refusing, c, child, convert, learn_constants, read, save};
+use allocations_support::{End, Refusing, c, check, child, convert, learn_constants, read, save};
 use ckpt::session::Async;
 use scratch::Scratch;
 
@@ -39,16 +39,17 @@ fn cases() -> Vec<Case> {
         add(format!("read {file}"), Box::new(move |dir| read::all(dir, file)));
         add(format!("c {file}"), Box::new(move |dir| c::all(dir, file)));
         add(format!("resume {file}"), Box::new(move |dir| read::resume(dir, file)));
-        add(format!("convert {file} m.keras"), Box::new(move |dir| convert::into(dir, file, "m.keras")));
+        add(format!("convert m.keras {file}"), Box::new(move |dir| convert::into(dir, "m.keras", file)));
         if file != "m.keras" {
-            add(format!("convert m.keras {file}"), Box::new(move |dir| convert::into(dir, "m.keras", file)));
+            let to = "m.safetensors";
+            add(format!("convert {file} {to}"), Box::new(move |dir| convert::into(dir, file, to)));
         }
     }
     cases
 }
 
 /// Allocations of each case that are tried, unless all are.
-const SAMPLE: u64 = 12;
+const SAMPLE: u64 = 5;
 
 fn main() -> ExitCode {
     // As the harness of Rust has it: words that select tests by their names.
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
     let (mut tried, mut wrong) = (0, BTreeMap::<String, (u64, String)>::new());
     for (name, work) in cases().iter().filter(|(name, _)| name.contains(&only)) {
         let (mut n, mut failures, mut step, mut seed) = (1, 0, 1, 0x9e37_79b9_u64);
+        check(&**work);
         let count = loop {
             match child(n, &**work) {
                 End::Over => break n - 1,

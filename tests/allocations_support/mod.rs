@@ -131,6 +131,12 @@ pub enum End {
     Wrong(String),
 }
 
+/// Stops where `work` does not work with all the memory that it asks for.
+pub fn check(work: &dyn Fn(&Scratch)) {
+    let (status, text) = run(u64::MAX, false, work);
+    assert_eq!(status, OVER, "with all memory: {text}");
+}
+
 /// Runs `work` in a child in which the allocation of this number is refused.
 pub fn child(refused: u64, work: &dyn Fn(&Scratch)) -> End {
     match run(refused, false, work) {

@@ -7,7 +7,7 @@ use ckpt::reader::{Reader, training_state};
 use ckpt::session::{Async, Loading, Model};
 
 use super::model::Weights;
-use super::save::{save, session};
+use super::save::{begin, save, session};
 use super::{again, refusing};
 use crate::scratch::Scratch;
 
@@ -53,7 +53,7 @@ pub fn resume(dir: &Scratch, file: &str) {
         }
     }
     weights.fill(9);
-    let begin = || Ok(session(dir.path(), &template, Async::Off));
+    let begin = || begin(dir.path(), &template, Async::Off);
     let session = refusing(begin).unwrap_or_else(|error| again(error, begin));
     let mut resume = || session.resume(&mut model);
     let resumed = refusing(&mut resume).unwrap_or_else(|error| again(error, resume));

@@ -14,8 +14,19 @@ use crate::scratch::Scratch;
 /// The files of the five formats.
 pub const FILES: [&str; 5] = ["m.keras", "m.weights.h5", "m.h5", "m.weights.json", "m.safetensors"];
 
+/// A session with bytes of the trainer's.
 pub fn session(dir: &Path, file: &str, mode: Async) -> Session {
-    let weights_only = !matches!(file, "m.keras" | "m.h5");
+    let session = begin(dir, file, mode).unwrap();
+    session.set_state("rng", &[3; 20_000]).unwrap();
+    for i in 0..200 {
+        session.set_state(&format!("state-{i}-{}", "k".repeat(60)), &[i as u8; 10]).unwrap();
+    }
+    session
+}
+
+pub fn begin(dir: &Path, file: &str, mode: Async) -> Result<Session> {
+    let weights_only =
+        [".weights.h5", ".weights.json", ".safetensors"].iter().any(|ending| file.ends_with(ending));
     let policy = policy::Options { save_weights_only: weights_only, ..policy::Options::default() };
     let options = Options {
         policy,
@@ -27,12 +38,7 @@ pub fn session(dir: &Path, file: &str, mode: Async) -> Session {
         allocator: Some(Arc::new(Staging)),
         ..Options::default()
     };
-    let session = Session::new(dir.join(file).to_str().unwrap(), options).unwrap();
-    session.set_state("rng", &[3; 20_000]).unwrap();
-    for i in 0..200 {
-        session.set_state(&format!("state-{i}-{}", "k".repeat(60)), &[i as u8; 10]).unwrap();
-    }
-    session
+    Session::new(dir.join(file).to_str().unwrap(), options)
 }
 
 pub fn save(session: &Session, epoch: u64, model: &Model) -> Result<()> {
