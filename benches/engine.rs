@@ -140,7 +140,7 @@ fn durable(dir: &Path, rounds: usize) {
     arena.prefault(layout.size()).unwrap();
     let staged = |path: &Path| {
         let mut layout = layout.copied().unwrap();
-        let (filler, feed) = stage(&arena, &layout, flat.len());
+        let (filler, feed) = stage(&arena, &layout, flat.len()).unwrap();
         filler.fill(&flat, 0, &Unwatched).unwrap();
         let start = Instant::now();
         let (tensors, options) = (Tensors::Staged(feed), WriteOptions::default());
@@ -174,7 +174,7 @@ fn durable(dir: &Path, rounds: usize) {
     let fill = |threads| {
         let (arena, layout, flat) = (&arena, &layout, &flat);
         move |_: &Path| {
-            let (filler, _feed) = stage(arena, layout, flat.len());
+            let (filler, _feed) = stage(arena, layout, flat.len()).unwrap();
             filler.fill(flat, threads, &Unwatched).unwrap();
         }
     };

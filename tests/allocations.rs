@@ -13,10 +13,11 @@ mod allocations_support;
 mod scratch;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 
 use allocations_support::save::FILES;
-use allocations_support::{End, Refusing, c, check, child, convert, learn_constants, read, save};
+use allocations_support::{End, Refusing, c, check, child, convert, learn_constants, others, read, save};
 use ckpt::session::Async;
 use scratch::Scratch;
 
@@ -25,7 +26,7 @@ static ALLOCATOR: Refusing = Refusing;
 
 type Case = (String, Box<dyn Fn(&Scratch)>);
 
-fn cases() -> Vec<Case> {
+fn cases(others: &Path) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     let mut add = |name: String, work: Box<dyn Fn(&Scratch)>| cases.push((name, work));
     add("build".into(), Box::new(save::build));
@@ -44,6 +45,10 @@ fn cases() -> Vec<Case> {
             let to = "m.safetensors";
             add(format!("convert {file} {to}"), Box::new(move |dir| convert::into(dir, file, to)));
         }
+    }
+    for file in others::FILES {
+        let path = others.join(file);
+        add(format!("others {file}"), Box::new(move |_| others::all(&path)));
     }
     cases
 }
@@ -66,7 +71,7 @@ fn main() -> ExitCode {
     let all = std::env::var("CKPT_ALLOCATIONS").is_ok_and(|value| value == "all");
     let only = std::env::var("CKPT_ALLOCATIONS_ONLY").unwrap_or_default();
     let (mut tried, mut wrong) = (0, BTreeMap::<String, (u64, String)>::new());
-    for (name, work) in cases().iter().filter(|(name, _)| name.contains(&only)) {
+    for (name, work) in cases(&others::make()).iter().filter(|(name, _)| name.contains(&only)) {
         let (mut n, mut failures, mut step, mut seed) = (1, 0, 1, 0x9e37_79b9_u64);
         check(&**work);
         let count = loop {

@@ -148,29 +148,32 @@ impl Archive {
     fn render(&self, literals: &mut [Arc<Vec<u8>>], date: [u16; 6]) -> Result<()> {
         let time = DosTime::new(date);
         let [weights, metadata, config] = &self.members;
-        let out = cleared(&mut literals[WEIGHTS_HEADER]);
+        let out = cleared(&mut literals[WEIGHTS_HEADER])?;
         weights.put_header(out, time, WEIGHTS_AT)?;
-        let out = cleared(&mut literals[MIDDLE]);
+        let out = cleared(&mut literals[MIDDLE])?;
         metadata.put_header(out, time, metadata.header_len())?;
         memory::append(out, metadata_json(date).as_bytes())?;
         config.put_header(out, time, config.header_len())?;
         for (asset, header) in self.assets.iter().zip(literals[ASSETS..].iter_mut().step_by(2)) {
-            asset.put_header(cleared(header), time, asset.header_len())?;
+            asset.put_header(cleared(header)?, time, asset.header_len())?;
         }
-        let out = cleared(&mut literals[DIRECTORY]);
+        let out = cleared(&mut literals[DIRECTORY])?;
         zip::put_directory(out, self.members.iter().chain(&*self.assets), time, self.directory_at)
     }
 }
 
 /// A literal of ours, to be written anew.
-fn cleared(literal: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
+fn cleared(literal: &mut Arc<Vec<u8>>) -> Result<&mut Vec<u8>> {
     if Arc::get_mut(literal).is_none() {
-        *literal = Arc::default();
+        // It will be as long again: nothing can fail any more once the old one is gone.
+        let mut bytes = Vec::new();
+        memory::reserve(&mut bytes, literal.len() + zip::MORE)?;
+        *literal = Arc::new(bytes);
     }
     // It is nobody else's now.
     let bytes = Arc::make_mut(literal);
     bytes.clear();
-    bytes
+    Ok(bytes)
 }
 
 /// `metadata.json`, of the same length at every date.

@@ -38,6 +38,9 @@ const ATTRIBUTES: u32 = 0o100_600 << 16;
 const ENTRY_LEN: usize = 46 + EXTRA_HEAD + 24;
 const END_LEN: usize = 56 + 20 + 22;
 
+/// Room that is asked for beyond what the records take in the end, at most.
+pub(super) const MORE: usize = ENTRY_LEN + END_LEN;
+
 /// A stored member.
 #[derive(Clone, Debug)]
 pub(super) struct Member {

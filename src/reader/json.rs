@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 64;
 
 /// An object: its keys, sorted as bytes, and their values as they stand in the text.
 #[derive(Debug)]
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     entries: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
@@ -28,7 +28,12 @@ impl<'a> Object<'a> {
     /// # Errors
     /// `Format` if it is not JSON, not an object, nested too deep, or has a key twice.
     pub fn parse(json: &'a str) -> Result<Object<'a>> {
-        check_depth(json)?;
+        Object::parse_within(json, MAX_DEPTH)
+    }
+
+    /// As [`Object::parse`], of another depth at most.
+    pub fn parse_within(json: &'a str, depth: usize) -> Result<Object<'a>> {
+        check_depth(json, depth)?;
         let Entries(entries) = serde_json::from_str(json).map_err(|e| {
             damaged(match e.is_data() {
                 true => format!("{} is not an object", quoted(json)),
@@ -68,7 +73,7 @@ impl<'a> Object<'a> {
 ///
 /// # Errors
 /// `Format` if it is something else.
-pub(super) fn value<'a, T: Deserialize<'a>>(json: &'a str, expected: &str) -> Result<T> {
+pub(crate) fn value<'a, T: Deserialize<'a>>(json: &'a str, expected: &str) -> Result<T> {
     serde_json::from_str(json).map_err(|_| damaged(format!("{} is not {expected}", quoted(json))))
 }
 
@@ -76,7 +81,7 @@ pub(super) fn value<'a, T: Deserialize<'a>>(json: &'a str, expected: &str) -> Re
 ///
 /// # Errors
 /// As [`value`].
-pub(super) fn text<'a>(json: &'a str, expected: &str) -> Result<Cow<'a, str>> {
+pub(crate) fn text<'a>(json: &'a str, expected: &str) -> Result<Cow<'a, str>> {
     let bad = || damaged(format!("{} is not {expected}", quoted(json)));
     let inside =
         json.trim_ascii().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(bad)?;
@@ -164,8 +169,8 @@ pub(super) fn end_of_entries(mut object: Vec<u8>) -> Result<Option<String>> {
     String::from_utf8(object).map(Some).map_err(|e| damaged(format!("it is not UTF-8: {e}")))
 }
 
-/// Refuses text that is nested deeper than [`MAX_DEPTH`].
-fn check_depth(json: &str) -> Result<()> {
+/// Refuses text that is nested deeper than that.
+fn check_depth(json: &str, most: usize) -> Result<()> {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for byte in json.bytes() {
         match byte {
@@ -174,8 +179,8 @@ fn check_depth(json: &str) -> Result<()> {
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => {
                 depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(damaged(format!("its JSON is nested more than {MAX_DEPTH} levels deep")));
+                if depth > most {
+                    return Err(damaged(format!("its JSON is nested more than {most} levels deep")));
                 }
             }
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),

@@ -23,7 +23,7 @@ mod former;
 mod guard;
 mod hdf5;
 mod index;
-mod json;
+pub(crate) mod json;
 mod keras;
 mod legacy;
 mod load;

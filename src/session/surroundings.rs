@@ -28,7 +28,7 @@ pub(super) struct Found {
 impl Found {
     fn new(path: String, is_last: bool, what: &fs::Metadata) -> Found {
         let training = reader::training_state(Path::new(&path));
-        let training = training.map(|json| json.and_then(|json| Training::parse(&json)));
+        let training = training.and_then(|json| json.map_or(Ok(None), |json| Training::parse(&json)));
         Found { path, is_last, modified: (what.mtime(), what.mtime_nsec()), training }
     }
 

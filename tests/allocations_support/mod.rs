@@ -3,6 +3,7 @@
 pub mod c;
 pub mod convert;
 pub mod model;
+pub mod others;
 pub mod read;
 pub mod save;
 
@@ -17,14 +18,17 @@ use ckpt::error::{Error, Result};
 
 use crate::scratch::Scratch;
 
-/// Allocations of fewer bytes are let be. What grows with a model or a file is larger in a model such as that of these
-/// tests: its tables have thousands of rows, its texts tens of KiB. What is below this is of a size that does not grow (a
-/// node of a B-tree, a path, a message), and so are the few above it that [`IS_CONSTANT`] tells.
+/// Allocations of fewer bytes are let be. What grows with a model or a file is larger than that in the tests' model: its
+/// tables have thousands of rows, its texts tens of KiB. What is smaller there does not grow (a node of a B-tree, a path, a
+/// message), but for the first steps of what does; nor do those of [`CONSTANT`].
 pub const LEAST: usize = 8 << 10;
 
-/// The allocations of the library's dependencies that are as large whatever the file is: the state of a decompressor.
-static CONSTANT: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+/// The sizes of allocations in the library's dependencies that are as large whatever the file is: the state of a
+/// decompressor.
+static CONSTANT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
+/// Whether what is met is noted there.
+static LEARNING: AtomicBool = AtomicBool::new(false);
 static ARMED: AtomicBool = AtomicBool::new(false);
 /// The number, from 1, of the allocation that is refused.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
@@ -81,6 +85,11 @@ fn is_refused(size: usize) -> bool {
     if size < LEAST || !ARMED.load(SeqCst) || CONSTANT.iter().any(|one| one.load(SeqCst) == size as u64) {
         return false;
     }
+    if LEARNING.load(SeqCst) {
+        let free = CONSTANT.iter().find(|one| one.load(SeqCst) == 0);
+        free.inspect(|one| one.store(size as u64, SeqCst));
+        return false;
+    }
     if MET.fetch_add(1, SeqCst) + 1 != REFUSED.load(SeqCst) {
         return false;
     }
@@ -100,9 +109,11 @@ fn shortened(place: &str) -> String {
 
 /// Learns the sizes of [`CONSTANT`].
 pub fn learn_constants() {
-    MET.store(0, SeqCst);
-    REFUSED.store(0, SeqCst);
-    CONSTANT[0].store(size_of::<flate2::Decompress>() as u64, SeqCst);
+    ARMED.store(true, SeqCst);
+    LEARNING.store(true, SeqCst);
+    drop(flate2::Decompress::new(false));
+    LEARNING.store(false, SeqCst);
+    ARMED.store(false, SeqCst);
 }
 
 /// What is done with one allocation refused, if it comes to that.
