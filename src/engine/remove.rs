@@ -50,7 +50,11 @@ pub(super) fn discard(storage: &dyn Storage, file: &Written, spares: Option<&Spa
     let companions = file.companions.iter().zip(needed).filter(|(_, needed)| !needed);
     // All that can go: an error at one keeps none of the others.
     let removed = companions.map(|((path, id), _)| discard_file(path, *id));
-    removed.fold(Ok(true), |all, removed| all.and(removed.map(|_| true)))
+    let mut all = Ok(true);
+    for removed in removed {
+        all = all.and(removed.map(|_| true));
+    }
+    all
 }
 
 /// The names of the companions; one that is not UTF-8 is none of ours.

@@ -72,8 +72,8 @@ pub fn state(dir: &Scratch) {
     weights.fill(1);
     let model = weights.model();
     let session = session(dir.path(), "m.keras", Async::Off);
-    let mut set = || session.set_state("rng", &[5; 30_000]);
-    if let Err(error) = refusing(&mut set) {
+    let set = || session.set_state("rng", &[5; 30_000]);
+    if let Err(error) = refusing(set) {
         assert_eq!(session.state("rng").unwrap().as_slice(), [3; 20_000]);
         again(error, set);
     }
