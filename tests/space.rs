@@ -301,7 +301,7 @@ fn one_at_a_time_goes_until_it_fits() {
             let saved = model(7, &[9_000 - 832]);
             assert_eq!(saved.file.len(), 9_000);
             let giver = Giver { mem: &mem, files: Mutex::new(files) };
-            let (mut layout, stamp) = (saved.layout.clone(), Stamp::default());
+            let (mut layout, stamp) = (saved.layout.copied().unwrap(), Stamp::default());
             let save = Save {
                 storage: &mem,
                 path: Path::new("/d/x.keras"),

@@ -10,6 +10,7 @@ use crate::engine::storage::FileId;
 use crate::engine::{self, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
+use crate::memory;
 use crate::policy::{Level, Place, Record, Retention, Template, Ticket};
 
 use super::flight::{Flight, Follow};
@@ -75,7 +76,9 @@ impl Shared {
     pub fn left_beside(&self, path: &Path) -> Vec<(PathBuf, FileId)> {
         let mut beside = Vec::new();
         for earlier in self.lock().files.values().filter(|earlier| earlier.file.path == path) {
-            beside.extend_from_slice(&earlier.file.companions);
+            // Where there is no memory for them, they stay.
+            let more = earlier.file.companions.iter().cloned();
+            beside.extend(memory::collect(more).unwrap_or_default());
         }
         beside.retain(|(path, id)| engine::stands(&*self.storage, path, *id).unwrap_or(false));
         beside

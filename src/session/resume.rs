@@ -9,6 +9,7 @@ use crate::engine::storage::FileId;
 use crate::engine::{Storage, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::{Format, opened_for};
+use crate::memory;
 use crate::policy::{Level, Record};
 use crate::reader::{self, Reader};
 
@@ -235,7 +236,7 @@ fn written(storage: &dyn Storage, path: &Path) -> Result<Written> {
         let names = reader::companions(&file.path)?.into_iter().chain([opened_for(&own)]);
         let beside = names.map(|name| file.path.with_file_name(name));
         let beside = beside.filter_map(|path| id(&path).ok().map(|id: FileId| (path, id)));
-        file.companions = beside.collect();
+        file.companions = Arc::new(memory::collect(beside)?);
     }
     Ok(file)
 }

@@ -42,7 +42,7 @@ impl Session {
         let template = TemplateLock::new(storage.clone(), options.lock, policy.template());
         // Before anybody looks at what is there.
         template.begin(&log)?;
-        let saves = surroundings::look_around(&**storage, policy.template(), save_last, &log);
+        let saves = surroundings::look_around(&**storage, policy.template(), save_last, &log)?;
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
@@ -234,7 +234,7 @@ impl Session {
         let shared = self.here()?;
         let (kind, dir, file) = {
             let core = shared.lock();
-            let kind = shared.kind.with(&core.data);
+            let kind = shared.kind.with(&core.data)?;
             let template = core.policy.template();
             (kind, template.fixed_dir().to_owned(), template.constant())
         };

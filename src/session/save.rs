@@ -105,9 +105,10 @@ impl Shared {
     fn hand_over(self: &Arc<Shared>, accepted: Accepted, mut work: Work) -> (Result<()>, Vec<Line>) {
         let (counter, flight) = (accepted.counter, accepted.flight.clone());
         let (path, place) = (accepted.ticket.due().path.clone(), accepted.ticket.due().place);
-        let copying = if self.mode.copies() { work.stage(&self.arena) } else { None };
-        let core = match self.admit(&accepted) {
-            Ok(core) => core,
+        let copying = if self.mode.copies() { work.stage(&self.arena) } else { Ok(None) };
+        let admitted = copying.and_then(|copying| Ok((copying, self.admit(&accepted)?)));
+        let (copying, core) = match admitted {
+            Ok(admitted) => admitted,
             Err(error) => {
                 work.discard();
                 return (self.give_back(accepted, error), Vec::new());
