@@ -54,9 +54,15 @@ demo: build .venv/.ready  ## train on digits in C++, load the best checkpoint in
 test: .test-tools .venv/.ready  ## run all tests
 	@$(call cmake_build,ON,all)
 	$(CARGO) test --release --quiet
+	@$(MAKE) --no-print-directory schedules
 	cd build && ctest --output-on-failure -j $(jobs) --timeout 600
 	$(python) -m pytest tests/python
 	@$(MAKE) --no-print-directory torture TIME=300
+
+.PHONY: schedules
+schedules:  ## run a session's threads under 2,000 schedules of each scenario; SCHEDULES=N: so many
+	RUSTFLAGS="$$RUSTFLAGS --cfg ckpt_shuttle" CARGO_PROFILE_DEV_DEBUG=line-tables-only \
+		$(if $(SCHEDULES),CKPT_SCHEDULES=$(SCHEDULES)) $(CARGO) test --quiet -p schedules --target-dir build/schedules
 
 .PHONY: torture
 torture: .torture-tools  ## break saves in every way, for an hour, and look; TIME=SECONDS: a part of it (it goes on where it was)

@@ -76,7 +76,7 @@ fn layout(tensors: &[Buffer], meta: usize, align: u64) -> Layout {
 fn save_with(layout: &Layout, tensors: &[Buffer], threads: u32) -> impl Fn(&Path) {
     let options = WriteOptions { threads, durable: false, ..WriteOptions::default() };
     move |path| {
-        save(&Disk, path, &mut layout.clone(), &Stamp::default(), tensors, &options).unwrap();
+        save(&Disk, path, &mut layout.copied().unwrap(), &Stamp::default(), tensors, &options).unwrap();
     }
 }
 
@@ -133,14 +133,14 @@ fn durable(dir: &Path, rounds: usize) {
         let options = WriteOptions { threads, durable: true, backend };
         let (layout, flat) = (&layout, &flat);
         move |path: &Path| {
-            save(&Disk, path, &mut layout.clone(), &Stamp::default(), flat, &options).unwrap();
+            save(&Disk, path, &mut layout.copied().unwrap(), &Stamp::default(), flat, &options).unwrap();
         }
     };
     let arena = Arena::new(0, None);
     arena.prefault(layout.size()).unwrap();
     let staged = |path: &Path| {
-        let mut layout = layout.clone();
-        let (filler, feed) = stage(&arena, &layout, flat.len());
+        let mut layout = layout.copied().unwrap();
+        let (filler, feed) = stage(&arena, &layout, flat.len()).unwrap();
         filler.fill(&flat, 0, &Unwatched).unwrap();
         let start = Instant::now();
         let (tensors, options) = (Tensors::Staged(feed), WriteOptions::default());
@@ -174,7 +174,7 @@ fn durable(dir: &Path, rounds: usize) {
     let fill = |threads| {
         let (arena, layout, flat) = (&arena, &layout, &flat);
         move |_: &Path| {
-            let (filler, _feed) = stage(arena, layout, flat.len());
+            let (filler, _feed) = stage(arena, layout, flat.len()).unwrap();
             filler.fill(flat, threads, &Unwatched).unwrap();
         }
     };

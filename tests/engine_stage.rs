@@ -34,7 +34,7 @@ fn write(
     options: WriteOptions,
     watch: &dyn Watch,
 ) -> Result<WriteStats> {
-    let (layout, stamp) = (&mut model.layout.clone(), &Stamp::default());
+    let (layout, stamp) = (&mut model.layout.copied().unwrap(), &Stamp::default());
     let tensors = Tensors::Staged(feed);
     Save { storage: &Disk, path, layout, stamp, tensors, options, watch, arena: None, spares: None }.run()
 }
@@ -47,7 +47,7 @@ fn a_staged_save_is_the_file() {
         for (fill, backend) in [(1, Backend::Buffered), (2, Backend::Direct), (3, Backend::Auto)] {
             for threads in [0, 1, 3] {
                 let (model, path) = (large(fill), place.join("x.keras"));
-                let (filler, feed) = stage(&arena, &model.layout, model.buffers.len());
+                let (filler, feed) = stage(&arena, &model.layout, model.buffers.len()).unwrap();
                 let options = WriteOptions { backend, ..WriteOptions::default() };
                 thread::scope(|scope| {
                     let writer = scope.spawn(|| write(&model, &path, feed, options, &Unwatched));
@@ -66,7 +66,7 @@ fn all_of_it_is_staged_before_it_is_written_where_there_is_room() {
     let place = Scratch::new("stage");
     let (model, path) = (large(1), place.join("x.keras"));
     let arena = Arena::new(0, None);
-    let (filler, feed) = stage(&arena, &model.layout, model.buffers.len());
+    let (filler, feed) = stage(&arena, &model.layout, model.buffers.len()).unwrap();
     filler.fill(&model.buffers, 0, &Unwatched).unwrap();
     assert_eq!(place.names(), [""; 0]);
     write(&model, &path, feed, WriteOptions::default(), &Unwatched).unwrap();
@@ -77,7 +77,7 @@ fn all_of_it_is_staged_before_it_is_written_where_there_is_room() {
 fn a_feed_that_is_dropped_ends_the_copy() {
     let model = large(1);
     let arena = Arena::new(1, None);
-    let (filler, feed) = stage(&arena, &model.layout, model.buffers.len());
+    let (filler, feed) = stage(&arena, &model.layout, model.buffers.len()).unwrap();
     thread::scope(|scope| {
         let filling = scope.spawn(|| filler.fill(&model.buffers, 2, &Unwatched));
         drop(feed);
@@ -114,7 +114,7 @@ fn a_copy_that_fails_fails_its_save() {
     let model = large(1);
     let arena = Arena::new(1, None);
     let follower = Follower::default();
-    let (filler, feed) = stage(&arena, &model.layout, model.buffers.len());
+    let (filler, feed) = stage(&arena, &model.layout, model.buffers.len()).unwrap();
     let result = thread::scope(|scope| {
         let writer =
             scope.spawn(|| write(&model, &place.join("x.keras"), feed, WriteOptions::default(), &Unwatched));

@@ -25,7 +25,7 @@ fn write(scratch: &Scratch, name: &str, schema: &Schema, data: &[Vec<u8>], max_s
     let stamp = Stamp { state: STATE.into(), ..Stamp::default() };
     layout.name_companions(&format!("{name}.weights.json"), 7, &stamp).unwrap();
     for file in layout.companions() {
-        let bytes = materialize(&mut file.layout().clone(), &data[file.tensors()], b"");
+        let bytes = materialize(&mut file.layout().copied().unwrap(), &data[file.tensors()], b"");
         scratch.write(file.name(), &bytes);
     }
     scratch.write(&format!("{name}.weights.json"), &layout.literals()[0])

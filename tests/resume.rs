@@ -362,6 +362,30 @@ fn a_best_that_is_damaged_is_not_the_best() {
 }
 
 #[test]
+fn a_session_that_resumes_itself_knows_what_stands_then() {
+    let dir = Scratch::new("resume-again");
+    let mut options = weights_only();
+    options.policy.keep_best = 2;
+    let template = format!("{}/{{epoch}}.weights.h5", dir.path().display());
+    let session = Session::new(&template, options).unwrap();
+    let mut trainer = Trainer::new();
+    let save = |trainer: &mut Trainer, epoch: u64, loss: f64| {
+        trainer.weights.fill(epoch as f32);
+        session.on_epoch_end(epoch, &[("val_loss", loss)].as_slice()).unwrap();
+        session.save(&trainer.model).unwrap();
+    };
+    (0..4).for_each(|epoch| save(&mut trainer, epoch, 0.5 - epoch as f64 / 10.0));
+    // The two best: one is damaged, the other is all that is left.
+    fs::write(dir.join("4.weights.h5"), b"").unwrap();
+    session.resume(&mut trainer.model).unwrap();
+    assert_eq!(session.best_path().unwrap().rsplit('/').next(), Some("3.weights.h5"));
+    session.load_best(&mut trainer.model).unwrap();
+    assert_eq!(*trainer.weights, [2.0; N]);
+    (4..7).for_each(|epoch| save(&mut trainer, epoch, epoch as f64));
+    assert_eq!(dir.names(), ["3.weights.h5", "4.weights.h5", "5.weights.h5", "7.weights.h5"]);
+}
+
+#[test]
 fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let dir = Scratch::new("resume-mismatch");
     let template = three(&dir, weights_only());
@@ -405,6 +429,61 @@ fn files_of_another_training_stay() {
         ["13.weights.h5", "3.weights.h5", "shards"],
         "of the first training it is not this one's to go"
     );
+}
+
+#[test]
+fn what_somebody_has_moved_and_linked_or_copied_stays() {
+    let dir = Scratch::new("resume-moved");
+    let template = three(&dir, weights_only());
+    fs::create_dir(dir.join("archive")).unwrap();
+    let archived = dir.join("archive/precious");
+    fs::rename(dir.join("1.weights.h5"), &archived).unwrap();
+    std::os::unix::fs::symlink(&archived, dir.join("1.weights.h5")).unwrap();
+    let copy = dir.join("20.weights.h5");
+    fs::copy(dir.join("2.weights.h5"), &copy).unwrap();
+    let later = fs::metadata(&copy).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
+    fs::File::options().write(true).open(&copy).unwrap().set_modified(later).unwrap();
+    let mut options = weights_only();
+    (options.policy.keep_last, options.policy.mode) = (2, policy::Mode::Max);
+    let session = Session::new(&template, options).unwrap();
+    let mut trainer = Trainer::new();
+    session.resume(&mut trainer.model).unwrap();
+    assert_eq!(session.best_path().unwrap().rsplit('/').next(), Some("1.weights.h5"));
+    for epoch in 3..6 {
+        session.on_epoch_end(epoch, &[("val_loss", 1.0 + epoch as f64)].as_slice()).unwrap();
+        session.save(&trainer.model).unwrap();
+    }
+    assert!(archived.exists(), "no longer the best, but not in our place");
+    session.load_best(&mut trainer.model).unwrap();
+    let names = dir.names();
+    assert_eq!(names, ["1.weights.h5", "20.weights.h5", "5.weights.h5", "6.weights.h5", "archive"]);
+}
+
+#[test]
+fn directories_go_with_what_is_in_them() {
+    let dir = Scratch::new("resume-dirs");
+    let template = format!("{}/run/{{epoch}}/of/m.weights.h5", dir.path().display());
+    let mut options = weights_only();
+    options.policy.keep_last = 1;
+    let mut trainer = Trainer::new();
+    for epochs in [0..2, 2..4, 4..5] {
+        let session = Session::new(&template, options.clone()).unwrap();
+        let _ = session.resume(&mut trainer.model);
+        fs::write(dir.join("run/2/mine"), b"").unwrap_or_default();
+        for epoch in epochs {
+            session.on_epoch_end(epoch, &NOTHING).unwrap();
+            session.save(&trainer.model).unwrap();
+        }
+    }
+    let names = |path: &str| {
+        let names =
+            fs::read_dir(dir.join(path)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with(".ckpt-lock")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("run"), ["2", "5"]);
+    assert_eq!(names("run/2"), ["mine"], "and stay with what somebody has put there");
 }
 
 #[test]

@@ -138,6 +138,8 @@ fn a_name_that_cannot_be_right_is_refused() {
         ("real/{epoch}.weights.h5", "link/7.weights.h5"),
         ("link/{epoch}.weights.h5", "real/7.weights.h5"),
         ("new/{epoch}.weights.h5", "new/./7.weights.h5"),
+        ("new/{epoch}.weights.h5", "new/../new/7.weights.h5"),
+        ("new/../new/{epoch}.weights.h5", "link/below/../../new/7.weights.h5"),
         ("real/m.weights.h5", "link/m.weights.h5"),
         ("real/{epoch}/m.weights.h5", "link/3/m.weights.h5"),
     ] {
@@ -215,6 +217,48 @@ fn the_next_session_goes_on_from_it_and_sweeps_beside_it() {
     let state = ckpt::reader::training_state(&dir.join("1.weights.h5")).unwrap();
     assert_eq!(ckpt::session::save_counter(&state.unwrap()), Some(4));
     assert_eq!(fs::read_dir(dir.join("below")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_training_goes_on_from_its_own_name_alone() {
+    let dir = Scratch::new("last");
+    let (top, moved) = (dir.join("runs"), dir.join("moved"));
+    let open = |top: &Path, run: &str| {
+        let mut options = with_last(Async::Off, top.join("latest.weights.h5"));
+        (options.policy.save_best_only, options.policy.save_every_secs) = (true, Some(1e-9));
+        let lines = listen(&mut options);
+        (session(top.join(run).join("{epoch}.weights.h5"), options), lines)
+    };
+    let resume = |session: &Session| session.resume(&mut filled(0)).map(|resumed| resumed.epoch);
+    let (first, _) = open(&top, "a");
+    first.on_train_batch_end(0, &[("loss", 1.0)].as_slice()).unwrap();
+    first.save(&filled(1)).unwrap();
+    epoch(&first, 0, 1.0);
+    first.save(&filled(2)).unwrap();
+    drop(first);
+    // Another training, whether its directory is there or not.
+    for _ in 0..2 {
+        let (second, lines) = open(&top, "b");
+        assert_eq!(resume(&second).unwrap_err().status(), Status::NotFound);
+        assert!(has_line(&lines, Level::Warn, "which is the newest of another training"), "{lines:?}");
+        let _ = fs::create_dir(top.join("b"));
+    }
+    // The same one where it has no file but that, and where all has been moved.
+    fs::remove_file(top.join("a/1.weights.h5")).unwrap();
+    assert_eq!(resume(&open(&top, "a").0).unwrap(), 1);
+    fs::rename(&top, &moved).unwrap();
+    assert_eq!(resume(&open(&moved, "a").0).unwrap(), 1);
+    assert_eq!(resume(&open(&moved, "b").0).unwrap_err().status(), Status::NotFound);
+    // By its own files a training is known wherever they are.
+    let (renamed, _) = open(&moved, "b");
+    epoch(&renamed, 0, 1.0);
+    renamed.save(&filled(3)).unwrap();
+    drop(renamed);
+    fs::rename(moved.join("b"), moved.join("c")).unwrap();
+    let (renamed, _) = open(&moved, "c");
+    assert_eq!(resume(&renamed).unwrap(), 1);
+    drop(renamed);
+    assert_eq!(byte(&moved.join("latest.weights.h5")), 3);
 }
 
 /// A session on a file system in memory, and the bytes of its saves.

@@ -219,12 +219,40 @@ fn spares_are_as_good_as_free_and_go_first() {
     run.step(0.2);
     assert_eq!((run.stand(), run.mem.files().len()), (vec![4, 5], 3));
     // Too small: it goes, and with it what goes anyway.
-    let large = Valve::new(Tap::Open(1)).model(TENSOR * 3 / 2);
-    let error = run.session.prepare(&large).unwrap_err();
+    let too_large = Valve::new(Tap::Open(1)).model(TENSOR * 5 / 2);
+    let error = run.session.prepare(&too_large).unwrap_err();
     assert_eq!(error.status(), Status::NoSpace, "{error}");
-    assert!(error.message().starts_with("no room for 15"), "{error}");
+    assert!(error.message().starts_with("no room for 25"), "{error}");
+    assert!(error.message().contains(", and 10"), "{error}");
+    run.session.prepare(&Valve::new(Tap::Open(1)).model(TENSOR * 3 / 2)).unwrap();
     run.save(0.19, TENSOR * 3 / 2).unwrap();
     assert_eq!((run.stand(), run.mem.files().len()), (vec![5, 6], 2));
+}
+
+#[test]
+fn what_goes_anyway_is_as_good_as_free_before_the_first_save_too() {
+    let mut run = Run::keep_last(2);
+    run.step(0.4);
+    run.step(0.5);
+    run.step(0.6);
+    assert_eq!(run.stand(), [1, 2, 3]);
+    run.limit(0.5);
+    let before = run.mem.files();
+    run.session.prepare(&Valve::new(Tap::Open(1)).model(TENSOR)).unwrap();
+    let large = Valve::new(Tap::Open(1)).model(2 * TENSOR);
+    assert_eq!(
+        run.session.prepare(&large).unwrap_err().status(),
+        Status::NoSpace,
+        "the newest and the best stay"
+    );
+    assert!(run.mem.files() == before, "it is the save that removes");
+    run.step(0.7);
+    assert_eq!(run.stand(), [1, 3, 4]);
+    run.session.prepare(&Valve::new(Tap::Open(1)).model(TENSOR)).unwrap();
+    run.mem.remove(Path::new("/d/1.weights.h5")).unwrap();
+    run.limit(0.5);
+    let error = run.session.prepare(&Valve::new(Tap::Open(1)).model(TENSOR)).unwrap_err();
+    assert_eq!(error.status(), Status::NoSpace, "the best does not stand: nothing goes before a save");
 }
 
 #[test]
@@ -273,7 +301,7 @@ fn one_at_a_time_goes_until_it_fits() {
             let saved = model(7, &[9_000 - 832]);
             assert_eq!(saved.file.len(), 9_000);
             let giver = Giver { mem: &mem, files: Mutex::new(files) };
-            let (mut layout, stamp) = (saved.layout.clone(), Stamp::default());
+            let (mut layout, stamp) = (saved.layout.copied().unwrap(), Stamp::default());
             let save = Save {
                 storage: &mem,
                 path: Path::new("/d/x.keras"),

@@ -6,9 +6,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use crate::error::{Error, Result, Status};
+use crate::memory;
+use crate::sync::parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::pages;
 use super::tiles::{PAGE, TILE};
@@ -133,6 +133,10 @@ impl Arena {
     fn grow(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let count = TOGETHER.min(state.limit - state.made);
         let bytes = count * BLOCK;
+        memory::reserve(&mut state.chunks, 1)?;
+        // All blocks may come back: whoever brings one cannot do without.
+        let all = state.made + count - state.free.len();
+        memory::reserve(&mut state.free, all)?;
         let memory = match &self.allocator {
             Some(allocator) => {
                 state.made += count;

@@ -5,11 +5,12 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Instant;
 
 use crate::error::{Error, Result, Status};
 use crate::layout::{Layout, Stamp};
+use crate::memory;
+use crate::sync::thread;
 
 use super::arena::Arena;
 use super::backend::{self, Backend};
@@ -84,7 +85,7 @@ pub struct Written {
     pub id: FileId,
     /// The files that belong to it, each as `path` and `id` are: those that the save has put there, and one from an
     /// earlier save that it would have written in the same way.
-    pub companions: Vec<(PathBuf, FileId)>,
+    pub companions: Arc<Vec<(PathBuf, FileId)>>,
     /// The directories that were made for it, each as `path` is.
     pub made_dirs: Vec<PathBuf>,
 }
@@ -137,7 +138,7 @@ impl Save<'_> {
         let Save { storage, path, layout, stamp, tensors, options, watch, arena, spares } = self;
         let released = Released(watch);
         if let Tensors::Buffers(buffers) = &tensors {
-            write::check(layout, &buffers.iter().map(Buffer::nbytes).collect::<Vec<_>>())?;
+            write::check(layout, &memory::collect(buffers.iter().map(Buffer::nbytes))?)?;
         }
         let start = Instant::now();
         let (path, old) = destination(storage, path)?;
@@ -173,11 +174,12 @@ impl Save<'_> {
             meter: Meter::new(watch, bytes),
             refused: AtomicBool::new(false),
         };
-        let files: Vec<&NewFile<'_>> = all().collect();
+        let files: Vec<&NewFile<'_>> = memory::collect(all())?;
         let bodies = bodies(&files, layout, tensors, &means, arena)?;
         drop(files);
         drop(released);
-        let crcs: Vec<u32> = bodies.iter().flat_map(|body| &body.crcs).copied().collect();
+        let mut crcs = Vec::new();
+        bodies.iter().try_for_each(|body| memory::append(&mut crcs, &body.crcs))?;
         layout.seal(&crcs, stamp)?;
         for file in all() {
             let held = &bodies[file.place_in(layout)].held;
@@ -207,22 +209,25 @@ impl Save<'_> {
         let real_dir = retry(|| storage.real_path(dir)).unwrap_or_else(|_| dir.to_owned());
         let real = |path: &Path| path.file_name().map_or(real_dir.clone(), |name| real_dir.join(name));
         let made_dirs = made.dirs().iter().filter_map(|dir| retry(|| storage.real_path(dir)).ok()).collect();
+        // From here on no memory is asked for of which the model says how much: the file stands.
+        let mut beside = memory::collect(placed.files().iter().map(|(path, id)| (real(path), *id)))?;
+        memory::reserve(&mut beside, 1)?;
         let outgoing = file.replace(&real(&path), spares)?;
         watch.placed(&real(&path));
-        let mut beside = placed.keep();
-        for earlier in files::left_out(storage, &path, layout) {
+        placed.keep();
+        for (path, id) in files::left_out(storage, &path, layout) {
+            let earlier = (real(&path), id);
             if !beside.contains(&earlier) {
                 beside.push(earlier);
             }
         }
-        let beside = beside.iter().map(|(path, id)| (real(path), *id)).collect();
         made.keep();
         sync_dir().map_err(|e| {
             let stands =
                 format!("'{}' is written and stands, but a loss of power may undo it", path.display());
             e.context(stands)
         })?;
-        let file = Written { path: real(&path), id, companions: beside, made_dirs };
+        let file = Written { path: real(&path), id, companions: Arc::new(beside), made_dirs };
         if let Some(spares) = spares {
             spares.saved(&file, bytes);
         }
@@ -261,7 +266,7 @@ fn bodies(
         Tensors::Staged(feed) => staged(feed),
         Tensors::Buffers(buffers) if buffers.iter().any(Buffer::is_source) => {
             let own = Arena::new(FETCHED, None);
-            let (filler, feed) = stage(arena.unwrap_or(&own), layout, buffers.len());
+            let (filler, feed) = stage(arena.unwrap_or(&own), layout, buffers.len())?;
             thread::scope(|scope| {
                 let writer = thread::Builder::new().name("ckpt-write".into());
                 let writer = writer
@@ -273,13 +278,13 @@ fn bodies(
             })
         }
         Tensors::Buffers(buffers) => {
-            let jobs = write::jobs(layout, buffers.len());
+            let jobs = write::jobs(layout, buffers.len())?;
             for (place, job) in jobs.iter().enumerate() {
                 if let Some(file) = at(place) {
                     job.write(file.target(), buffers, means).map_err(|e| file.not_written(e))?;
                 }
             }
-            Ok(jobs.into_iter().map(Job::finish).collect())
+            memory::try_collect(jobs.into_iter().map(Job::finish))
         }
     }
 }

@@ -7,23 +7,28 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result, Status};
 
 use super::space::{device, free_in, no_room};
-use super::spare::Spares;
 use super::storage::{Info, Kind, Storage, retry};
 use super::temp::TempFile;
 
 /// Links to follow before they count as a circle, as Linux does.
 const MAX_LINKS: u32 = 40;
 
-/// Finds out whether a file of `bytes` can be made in `dir`, where the spares are as good as free, and makes the directory,
-/// durably, if it is missing.
-pub fn probe(storage: &dyn Storage, dir: &Path, bytes: u64, spares: &Spares) -> Result<()> {
+/// Finds out whether a file of `bytes` can be made in `dir`, and makes the directory, durably, if it is missing. `others`
+/// are the bytes on a device of spares, which are as good as free, and of what a save removes where there is no room.
+pub fn probe(
+    storage: &dyn Storage,
+    dir: &Path,
+    bytes: u64,
+    others: &dyn Fn(u64) -> (u64, u64),
+) -> Result<()> {
     let mut made = MadeDirs::new(storage);
     drop(create(storage, dir, &mut made, None)?);
     if let Some((dir, free)) = free_in(storage, dir).filter(|(_, free)| *free < bytes) {
-        let there = free.saturating_add(spares.bytes_on(device(storage, &dir)));
-        if there < bytes {
+        let (spare, dispensable) = others(device(storage, &dir));
+        let there = free.saturating_add(spare);
+        if there.saturating_add(dispensable) < bytes {
             let cause = io::Error::from_raw_os_error(libc::ENOSPC);
-            return Err(Error::io("save in", &dir, &cause).context(no_room(bytes, there, 0)));
+            return Err(Error::io("save in", &dir, &cause).context(no_room(bytes, there, dispensable)));
         }
     }
     made.sync()?;

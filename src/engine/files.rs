@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result, Status};
 use crate::layout::{Companion, HEAD, Layout, Source, Stamp};
+use crate::memory;
 
 use super::destination::{MadeDirs, create, destination, parent};
 use super::gather::Held;
@@ -94,7 +95,8 @@ pub(super) fn create_all<'a>(
     old: Option<Info>,
 ) -> Result<(NewFile<'a>, Vec<NewFile<'a>>)> {
     let count = layout.companions().len();
-    let mut wanted = Vec::with_capacity(count);
+    let mut wanted = Vec::new();
+    memory::reserve(&mut wanted, count)?;
     for (i, companion) in layout.companions().iter().enumerate() {
         let to = path.with_file_name(companion.name());
         let gives_way = gives_way(storage, companion, &to);
@@ -111,7 +113,7 @@ pub(super) fn create_all<'a>(
         }
     };
     let file = new(Role::Itself, path.to_owned())?;
-    let companions = wanted.into_iter().map(|(role, to)| new(role, to)).collect::<Result<Vec<_>>>()?;
+    let companions = memory::try_collect(wanted.into_iter().map(|(role, to)| new(role, to)))?;
     Ok((file, companions))
 }
 
@@ -279,6 +281,7 @@ impl<'a> Placed<'a> {
         layout: &Layout,
     ) -> Result<Placed<'a>> {
         let mut placed = Placed { storage, files: Vec::new() };
+        memory::reserve(&mut placed.files, companions.len())?;
         for file in companions {
             if file.gives_way(layout)? {
                 continue;
@@ -290,9 +293,14 @@ impl<'a> Placed<'a> {
         Ok(placed)
     }
 
+    /// Those that have theirs.
+    pub fn files(&self) -> &[(PathBuf, FileId)] {
+        &self.files
+    }
+
     /// The file that they belong to stands.
-    pub fn keep(mut self) -> Vec<(PathBuf, FileId)> {
-        std::mem::take(&mut self.files)
+    pub fn keep(mut self) {
+        self.files.clear();
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::copy;
 use crate::error::Result;
+use crate::memory;
 
 use super::buffer::Buffer;
 use super::sums::Sums;
@@ -56,7 +57,7 @@ pub(super) fn body(
                 crc32fast::hash(room)
             }
         };
-        sums.add(&part, crc);
+        sums.add(&part, crc)?;
     }
     dst[done..].fill(0);
     Ok(())
@@ -74,12 +75,12 @@ pub(super) fn edge(
         if buffers[part.tensor].is_source() && stop() {
             return Err(cancelled());
         }
-        let mut bytes = vec![0; part.len];
+        let mut bytes = memory::filled(0, part.len)?;
         buffers[part.tensor].pack(part.offset, &mut bytes)?;
-        sums.add(&part, crc32fast::hash(&bytes));
+        sums.add(&part, crc32fast::hash(&bytes))?;
         Ok(Held { at: part.at, bytes })
     };
-    tiles.parts(piece.range.clone()).map(hold).collect()
+    memory::try_collect(tiles.parts(piece.range.clone()).map(hold))
 }
 
 /// Copies bytes and gives their CRC-32.

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use crate::layout::{MAX_INDEX, may_be_index, mention, opened_for};
+use crate::memory;
 
 use super::storage::{Kind, Storage, read_full, retry};
 
@@ -23,12 +24,12 @@ pub(super) fn needed(
     companions: &[&str],
     except: Option<&str>,
 ) -> io::Result<Vec<bool>> {
-    let mentions: Vec<String> = companions.iter().map(|name| mention(name)).collect();
+    let mentions = memory::collect(companions.iter().map(|name| mention(name))).map_err(memory::io)?;
     // The shards of one save have it in common.
-    let mut marks: Vec<&str> = mentions.iter().map(String::as_str).collect();
+    let mut marks = memory::collect(mentions.iter().map(String::as_str)).map_err(memory::io)?;
     marks.sort_unstable();
     marks.dedup();
-    let mut needed = vec![false; companions.len()];
+    let mut needed = memory::filled(false, companions.len()).map_err(memory::io)?;
     for file in retry(|| storage.list(dir))? {
         let name = file.to_string_lossy();
         if !may_be_index(&name) || except == Some(&*name) {
@@ -51,19 +52,21 @@ fn met<'m>(storage: &dyn Storage, path: &Path, marks: &[&'m str]) -> io::Result<
         Err(e) if !gone(&e) => return Err(e),
         _ => return Ok(Vec::new()),
     }
-    let (mut met, mut left) = (Vec::new(), marks.to_vec());
+    let mut left = memory::collect(marks.iter().copied()).map_err(memory::io)?;
+    let mut met = Vec::new();
+    memory::reserve(&mut met, left.len()).map_err(memory::io)?;
     // A mark may lie across the end of a piece.
     let overlap = marks.iter().map(|mark| mark.len()).max().unwrap_or(0);
-    let mut piece = vec![0; PIECE.max(2 * overlap)];
+    let mut piece = memory::filled(0, PIECE.max(2 * overlap)).map_err(memory::io)?;
     let mut offset = 0;
     while !left.is_empty() && offset <= MAX_INDEX {
         let len = match read_full(storage, path, offset, &mut piece) {
             Err(e) if gone(&e) => break,
             len => len?,
         };
-        let text = String::from_utf8_lossy(piece.get(..len).unwrap_or_default());
+        let text = piece.get(..len).unwrap_or_default();
         left.retain(|mark| {
-            let found = text.contains(mark);
+            let found = text.utf8_chunks().any(|chunk| chunk.valid().contains(mark));
             met.extend(found.then_some(mark));
             !found
         });

@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::memory;
 
 use super::commit::Written;
 use super::destination::parent;
@@ -31,6 +32,7 @@ pub(super) fn discard(storage: &dyn Storage, file: &Written, spares: Option<&Spa
         true => Ok(true),
         false => remove_file(storage, path, id),
     };
+    let names = names(file)?;
     if !discard_file(&file.path, file.id)? {
         return Ok(false);
     }
@@ -38,8 +40,6 @@ pub(super) fn discard(storage: &dyn Storage, file: &Written, spares: Option<&Spa
         // So that no loss of power brings the file back without them; where that cannot be, they go all the same.
         let _ = retry(|| storage.sync_dir(parent(&file.path)));
     }
-    let names: Vec<Cow<str>> = file.companions.iter().map(|(path, _)| file_name(path)).collect();
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
     let dir = parent(&file.path);
     let needed = match names.is_empty() {
         true => Vec::new(),
@@ -50,8 +50,17 @@ pub(super) fn discard(storage: &dyn Storage, file: &Written, spares: Option<&Spa
     let companions = file.companions.iter().zip(needed).filter(|(_, needed)| !needed);
     // All that can go: an error at one keeps none of the others.
     let removed = companions.map(|((path, id), _)| discard_file(path, *id));
-    let removed: Vec<Result<bool>> = removed.collect();
-    removed.into_iter().collect::<Result<Vec<bool>>>().map(|_| true)
+    let mut all = Ok(true);
+    for removed in removed {
+        all = all.and(removed.map(|_| true));
+    }
+    all
+}
+
+/// The names of the companions; one that is not UTF-8 is none of ours.
+fn names(file: &Written) -> Result<Vec<&str>> {
+    let names = file.companions.iter().map(|(path, _)| path.file_name().and_then(OsStr::to_str));
+    memory::collect(names.map(Option::unwrap_or_default))
 }
 
 /// Bytes that [`remove`] would free, as far as can be told: files that have another name keep their bytes.
@@ -65,8 +74,7 @@ pub fn frees(storage: &dyn Storage, file: &Written) -> u64 {
     if own == 0 || file.companions.is_empty() {
         return own;
     }
-    let names: Vec<Cow<str>> = file.companions.iter().map(|(path, _)| file_name(path)).collect();
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let Ok(names) = names(file) else { return own };
     let except = file_name(&file.path);
     let Ok(needed) = needed(storage, parent(&file.path), &names, Some(&except)) else { return own };
     let companions = file.companions.iter().zip(needed).filter(|(_, needed)| !needed);
@@ -121,11 +129,11 @@ pub(super) fn remove_companions(
     path: &Path,
     id: FileId,
     spares: Option<&Spares>,
-    superseded: impl for<'n> Fn(&'n [String]) -> Vec<&'n str>,
+    superseded: impl for<'n> Fn(&'n [String]) -> Result<Vec<&'n str>>,
 ) {
     let names = retry(|| storage.list(parent(path))).unwrap_or_default();
     let names: Vec<String> = names.into_iter().filter_map(|name| OsString::into_string(name).ok()).collect();
-    for names in superseded(&names).chunks(TOGETHER) {
+    for names in superseded(&names).unwrap_or_default().chunks(TOGETHER) {
         let mut ended = Vec::new();
         for name in names {
             let companion = path.with_file_name(name);

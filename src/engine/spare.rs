@@ -18,9 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::Result;
+use crate::sync::parking_lot::Mutex;
 
 use super::commit::Written;
 use super::destination::parent;
@@ -65,8 +64,8 @@ pub struct Spares {
 struct State {
     spares: Vec<Spare>,
     /// What the last save has put in place, each by the path behind links; what the one before it has.
-    placed: Vec<(PathBuf, FileId)>,
-    earlier: Vec<(PathBuf, FileId)>,
+    placed: Written,
+    earlier: Written,
     /// Where the last save went, and the bytes of its files.
     dir: PathBuf,
     bytes: u64,
@@ -104,8 +103,7 @@ impl Spares {
         }
         let mut state = self.state.lock();
         state.earlier = std::mem::take(&mut state.placed);
-        state.placed = file.companions.clone();
-        state.placed.push((file.path.clone(), file.id));
+        state.placed = file.clone();
         (state.dir, state.bytes) = (parent(&file.path).to_owned(), bytes);
         let mut room = room_for(bytes);
         for spare in std::mem::take(&mut state.spares) {
@@ -196,7 +194,7 @@ impl Spares {
     pub(super) fn take_in_earlier(&self, path: &Path) -> bool {
         let id = self.is_ours().then(|| {
             let state = self.state.lock();
-            state.earlier.iter().find(|(earlier, _)| earlier == path).map(|(_, id)| *id)
+            id_of(&state.earlier, path)
         });
         id.flatten().is_some_and(|id| self.take_in(path, id))
     }
@@ -209,8 +207,7 @@ impl Spares {
         }
         let placed = {
             let state = self.state.lock();
-            let placed = state.placed.iter().find(|(placed, _)| placed == path);
-            placed.filter(|_| !state.no_exchange).map(|(_, id)| *id)
+            id_of(&state.placed, path).filter(|_| !state.no_exchange)
         };
         let id = placed.filter(|id| self.wants(path, id.size))?;
         if !remove::stands(&*self.storage, path, id).unwrap_or(false) {
@@ -245,7 +242,7 @@ impl Spares {
     }
 
     /// Bytes of the spares on this device.
-    pub(super) fn bytes_on(&self, device: u64) -> u64 {
+    pub fn bytes_on(&self, device: u64) -> u64 {
         if !self.is_ours() {
             return 0;
         }
@@ -311,6 +308,12 @@ impl fmt::Debug for Spares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spares").field("recycle", &self.recycle).finish_non_exhaustive()
     }
+}
+
+/// Which file a save has put at this path.
+fn id_of(saved: &Written, path: &Path) -> Option<FileId> {
+    let beside = saved.companions.iter().find(|(beside, _)| beside == path);
+    if saved.path == path { Some(saved.id) } else { beside.map(|(_, id)| *id) }
 }
 
 /// Bytes that spares may have where a checkpoint has `bytes`: the one before it can have been a little larger.

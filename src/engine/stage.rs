@@ -1,13 +1,14 @@
 //! The tensors of one save on their way through staging memory: one thread copies them, another one writes them.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
 use crate::error::{Error, Result, Status};
 use crate::layout::Layout;
+use crate::memory;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
 use super::arena::{Arena, BLOCK, Block, PATIENCE};
 use super::buffer::Buffer;
@@ -21,10 +22,10 @@ use super::write::{self, Body, Job, Means, jobs, together};
 const SPARE_BLOCKS: u64 = 8;
 
 /// Both ends of the way: the one that copies, and the one that goes with the save to the thread that writes.
-pub fn stage(arena: &Arc<Arena>, layout: &Layout, tensors: usize) -> (Filler, Feed) {
-    let files = jobs(layout, tensors);
+pub fn stage(arena: &Arc<Arena>, layout: &Layout, tensors: usize) -> Result<(Filler, Feed)> {
+    let files = jobs(layout, tensors)?;
     let body = |file: &Job| file.pieces().iter().filter(|piece| piece.role == Role::Body).count();
-    let left: Vec<usize> = files.iter().map(body).collect();
+    let left = memory::collect(files.iter().map(body))?;
     // A block for each piece, unless they are small: files of a page each are not to cost 2 MiB each.
     let bytes: u64 = files.iter().flat_map(Job::pieces).map(|piece| piece.len() as u64).sum();
     let blocks = (left.iter().sum::<usize>() as u64).min(bytes.div_ceil(BLOCK as u64) + SPARE_BLOCKS);
@@ -32,7 +33,7 @@ pub fn stage(arena: &Arc<Arena>, layout: &Layout, tensors: usize) -> (Filler, Fe
     let (to, from) = channel();
     let dropped = Arc::new(AtomicBool::new(false));
     let filler = Filler { arena: arena.clone(), files, to, dropped: dropped.clone() };
-    (filler, Feed { from, left, dropped })
+    Ok((filler, Feed { from, left, dropped }))
 }
 
 /// What goes from the one to the other.
@@ -59,12 +60,9 @@ impl Filler {
     /// `buffers` are those of the layout's schema. After an error the save fails, as cancelled. Where the other end
     /// was dropped, which ends the save too, there is no error.
     pub fn fill(self, buffers: &[Buffer], threads: u32, watch: &dyn Watch) -> Result<()> {
-        let pieces: Vec<(usize, &Piece)> = self
-            .files
-            .iter()
-            .enumerate()
-            .flat_map(|(i, file)| file.pieces().iter().map(move |p| (i, p)))
-            .collect();
+        let pieces = self.files.iter().enumerate();
+        let pieces = pieces.flat_map(|(i, file)| file.pieces().iter().map(move |piece| (i, piece)));
+        let pieces: Vec<(usize, &Piece)> = memory::collect(pieces)?;
         let Filler { arena, files, to, dropped } = &self;
         let next = AtomicUsize::new(0);
         let stop = || dropped.load(Relaxed) || watch.cancelled();
@@ -104,7 +102,7 @@ impl Filler {
             return Ok(());
         }
         result?;
-        let bodies = self.files.into_iter().map(Job::finish).collect();
+        let bodies = memory::try_collect(self.files.into_iter().map(Job::finish))?;
         let _ = self.to.send(Message::Done(bodies));
         Ok(())
     }
@@ -129,11 +127,11 @@ impl Feed {
     /// of its file.
     pub(super) fn write(
         mut self,
-        files: &HashMap<usize, Target<'_>>,
+        files: &BTreeMap<usize, Target<'_>>,
         means: &Means<'_>,
     ) -> std::result::Result<Vec<Body>, (usize, Failure)> {
         let mut sinks: BTreeMap<usize, Sink<'_>> = BTreeMap::new();
-        let last = files.keys().max().copied().unwrap_or_default();
+        let last = files.keys().next_back().copied().unwrap_or_default();
         loop {
             let message = match self.from.try_recv() {
                 // What is written gives its block back, which the other end may be waiting for.

@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::memory;
+
 use super::host;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::lease;
@@ -335,7 +337,11 @@ impl Storage for Disk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            memory::push(&mut names, entry?.file_name()).map_err(memory::io)?;
+        }
+        Ok(names)
     }
 
     fn queue(&self, path: &Path) -> io::Result<Box<dyn Queue>> {

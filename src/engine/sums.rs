@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::tiles::Part;
+use crate::error::Result;
+use crate::memory;
 
 /// The sums so far of the tensors of one file.
 pub(super) struct Sums {
@@ -24,23 +26,25 @@ struct PartSum {
 
 impl Sums {
     /// For `tensors` tensors; that of one without bytes is 0.
-    pub fn new(tensors: usize) -> Sums {
-        Sums { whole: (0..tensors).map(|_| AtomicU32::new(0)).collect(), parts: Mutex::default() }
+    pub fn new(tensors: usize) -> Result<Sums> {
+        let whole = memory::collect((0..tensors).map(|_| AtomicU32::new(0)))?;
+        Ok(Sums { whole, parts: Mutex::default() })
     }
 
     /// Takes the sum of a part. Every byte of a tensor is in one part.
-    pub fn add(&self, part: &Part, crc: u32) {
+    pub fn add(&self, part: &Part, crc: u32) -> Result<()> {
         if part.whole {
             self.whole[part.tensor].store(crc, Relaxed);
+            Ok(())
         } else {
             let (tensor, offset, len) = (part.tensor, part.offset, part.len as u64);
-            self.parts.lock().push(PartSum { tensor, offset, len, crc });
+            memory::push(&mut self.parts.lock(), PartSum { tensor, offset, len, crc })
         }
     }
 
     /// The CRC-32s, in the order of the tensors.
-    pub fn finish(self) -> Vec<u32> {
-        let mut crcs: Vec<u32> = self.whole.into_iter().map(AtomicU32::into_inner).collect();
+    pub fn finish(self) -> Result<Vec<u32>> {
+        let mut crcs = memory::collect(self.whole.into_iter().map(AtomicU32::into_inner))?;
         let mut parts = self.parts.into_inner();
         parts.sort_unstable_by_key(|p| (p.tensor, p.offset));
         for of_one in parts.chunk_by(|a, b| a.tensor == b.tensor) {
@@ -50,6 +54,6 @@ impl Sums {
             }
             crcs[of_one[0].tensor] = whole.finalize();
         }
-        crcs
+        Ok(crcs)
     }
 }

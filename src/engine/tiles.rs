@@ -9,10 +9,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::layout::{Extent, Layout, Source};
+use crate::memory;
 
-/// Pieces of the body are cut at multiples of this, which is the size of a huge page.
-pub(super) const TILE: u64 = 2 << 20;
+/// Pieces of the body are cut at multiples of this, which is the size of a huge page; under the explorer of schedules a
+/// small model has several pieces.
+pub(super) const TILE: u64 = if cfg!(ckpt_shuttle) { 4 * PAGE } else { 2 << 20 };
 
 /// Bytes of a page: what O_DIRECT is aligned to, everywhere.
 pub(super) const PAGE: u64 = 4096;
@@ -64,20 +67,20 @@ impl Tiles {
     }
 
     /// All pieces, in the order of the file.
-    pub fn pieces(&self) -> Vec<Piece> {
+    pub fn pieces(&self) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
         let mut done = 0;
-        for edge in self.edges() {
-            cut(done..edge.start, &mut pieces);
+        for edge in self.edges()? {
+            cut(done..edge.start, &mut pieces)?;
             done = edge.end;
-            pieces.push(Piece { role: Role::Edge, range: edge });
+            memory::push(&mut pieces, Piece { role: Role::Edge, range: edge })?;
         }
-        cut(done..self.size, &mut pieces);
-        pieces
+        cut(done..self.size, &mut pieces)?;
+        Ok(pieces)
     }
 
     /// The pages with literals, and the last one if it is not a whole page.
-    fn edges(&self) -> Vec<Range<u64>> {
+    fn edges(&self) -> Result<Vec<Range<u64>>> {
         let literal = |e: &&Extent| matches!(e.source, Source::Literal(_));
         let literals = self.extents.iter().filter(literal).map(|e| e.offset..e.offset + e.len);
         let last = self.size - self.size % PAGE..self.size;
@@ -87,10 +90,10 @@ impl Tiles {
             let end = range.end.next_multiple_of(PAGE).min(self.size);
             match edges.last_mut() {
                 Some(before) if start <= before.end => before.end = end.max(before.end),
-                _ => edges.push(start..end),
+                _ => memory::push(&mut edges, start..end)?,
             }
         }
-        edges
+        Ok(edges)
     }
 
     /// The extents that are in a range, in the order of the file.
@@ -111,13 +114,14 @@ impl Tiles {
 }
 
 /// Cuts a range of the body at multiples of [`TILE`].
-fn cut(range: Range<u64>, pieces: &mut Vec<Piece>) {
+fn cut(range: Range<u64>, pieces: &mut Vec<Piece>) -> Result<()> {
     let mut start = range.start;
     while start < range.end {
         let end = (start - start % TILE + TILE).min(range.end);
-        pieces.push(Piece { role: Role::Body, range: start..end });
+        memory::push(pieces, Piece { role: Role::Body, range: start..end })?;
         start = end;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -131,7 +135,7 @@ mod tests {
     fn pieces(size: u64, extents: Vec<Extent>) -> Vec<(Role, Range<u64>)> {
         let layout = Layout::from_parts(size, extents, vec![]);
         let tiles = Tiles::of(&layout);
-        let pieces = tiles.pieces();
+        let pieces = tiles.pieces().unwrap();
         let ends: Vec<u64> = pieces.iter().map(|p| p.range.end).collect();
         let starts: Vec<u64> = pieces.iter().map(|p| p.range.start).collect();
         assert_eq!(starts.first().copied().unwrap_or(0), 0);

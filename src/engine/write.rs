@@ -11,13 +11,13 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::thread;
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use crate::error::{Error, Result, Status};
 use crate::layout::{Layout, Source};
+use crate::memory;
+use crate::sync::parking_lot::Mutex;
+use crate::sync::thread;
 
 use super::arena::{Arena, BLOCK};
 use super::backend::{self, Choice};
@@ -109,18 +109,18 @@ pub(super) struct Job {
 }
 
 /// The files of a layout that is for `tensors` tensors: the companions, then the file itself.
-pub(super) fn jobs(layout: &Layout, tensors: usize) -> Vec<Job> {
+pub(super) fn jobs(layout: &Layout, tensors: usize) -> Result<Vec<Job>> {
     let companions = layout.companions();
     let own = if companions.is_empty() { 0..tensors } else { 0..0 };
     let beside = companions.iter().map(|companion| Job::new(companion.layout(), companion.tensors()));
-    beside.chain([Job::new(layout, own)]).collect()
+    memory::try_collect(beside.chain([Job::new(layout, own)]))
 }
 
 impl Job {
-    fn new(layout: &Layout, tensors: Range<usize>) -> Job {
+    fn new(layout: &Layout, tensors: Range<usize>) -> Result<Job> {
         let tiles = Tiles::of(layout);
-        let (pieces, sums) = (tiles.pieces(), Sums::new(tensors.len()));
-        Job { tiles, pieces, tensors, sums, held: Mutex::default() }
+        let (pieces, sums) = (tiles.pieces()?, Sums::new(tensors.len())?);
+        Ok(Job { tiles, pieces, tensors, sums, held: Mutex::default() })
     }
 
     pub fn pieces(&self) -> &[Piece] {
@@ -146,15 +146,15 @@ impl Job {
     /// Keeps the tensors' bytes in an edge.
     pub fn hold(&self, piece: &Piece, buffers: &[Buffer], stop: Stop<'_>) -> Result<()> {
         let held = gather::edge(&self.tiles, piece, &buffers[self.tensors()], &self.sums, stop)?;
-        self.held.lock().extend(held);
-        Ok(())
+        let mut all = self.held.lock();
+        held.into_iter().try_for_each(|held| memory::push(&mut all, held))
     }
 
     /// All pieces have been gathered.
-    pub fn finish(self) -> Body {
+    pub fn finish(self) -> Result<Body> {
         let mut held = self.held.into_inner();
         held.sort_unstable_by_key(|held| held.at);
-        Body { crcs: self.sums.finish(), held }
+        Ok(Body { crcs: self.sums.finish()?, held })
     }
 
     /// Gathers and writes the body; all tensors are in host memory. The memory for staging is the save's own.
@@ -251,7 +251,7 @@ impl<'a> Work<'a> {
             let mut stage = Vec::new();
             let mut early = self.means.durable.then(|| Early::new(self.target.handle));
             while let Some(piece) = self.take()? {
-                stage.resize(stage.len().max(piece.len()), 0);
+                memory::lengthen(&mut stage, piece.len())?;
                 self.gather_and_write(piece, &mut stage)?;
                 if let Some(early) = &mut early {
                     early.wrote(piece.range.start, piece.len() as u64);
@@ -307,8 +307,8 @@ impl<'a> Work<'a> {
             let crc = match buffer.bytes().filter(|_| part.len >= IN_PLACE) {
                 Some(bytes) => {
                     let range = begin..begin + part.len;
-                    runs.push(Run::Staged(staged.clone()));
-                    runs.push(Run::InPlace(part.tensor, range.clone()));
+                    memory::push(&mut runs, Run::Staged(staged.clone()))?;
+                    memory::push(&mut runs, Run::InPlace(part.tensor, range.clone()))?;
                     staged.start = staged.end;
                     crc32fast::hash(&bytes[range])
                 }
@@ -319,18 +319,18 @@ impl<'a> Work<'a> {
                     crc32fast::hash(room)
                 }
             };
-            self.job.sums.add(&part, crc);
+            self.job.sums.add(&part, crc)?;
         }
         let rest = (piece.range.end - at) as usize;
         stage[staged.end..staged.end + rest].fill(0);
         staged.end += rest;
-        runs.push(Run::Staged(staged));
+        memory::push(&mut runs, Run::Staged(staged))?;
         let slice = |run: &Run| match run {
             Run::Staged(range) => &stage[range.clone()],
             Run::InPlace(tensor, range) => &buffers[*tensor].bytes().unwrap_or_default()[range.clone()],
         };
         let slices = runs.iter().map(slice).filter(|bytes| !bytes.is_empty());
-        let mut slices: Vec<IoSlice<'_>> = slices.map(IoSlice::new).collect();
+        let mut slices = memory::collect(slices.map(IoSlice::new))?;
         write_all(self.target.handle, &mut slices, piece.range.start)?;
         self.means.meter.wrote(piece.len() as u64);
         Ok(())
@@ -341,7 +341,7 @@ impl<'a> Work<'a> {
 pub(super) fn edges(file: &dyn Handle, layout: &Layout, held: &[Held], meter: &Meter<'_>) -> io::Result<()> {
     static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
     let tiles = Tiles::of(layout);
-    for edge in tiles.pieces().iter().filter(|piece| piece.role == Role::Edge) {
+    for edge in tiles.pieces().map_err(memory::io)?.iter().filter(|piece| piece.role == Role::Edge) {
         let mut slices: Vec<IoSlice<'_>> = Vec::new();
         let mut at = edge.range.start;
         for extent in tiles.extents(edge.range.clone()) {
@@ -353,11 +353,11 @@ pub(super) fn edges(file: &dyn Handle, layout: &Layout, held: &[Held], meter: &M
                     &held[place].bytes
                 }
             };
-            zeros(&ZEROS, begin - at, &mut slices);
-            slices.push(IoSlice::new(bytes));
+            zeros(&ZEROS, begin - at, &mut slices)?;
+            memory::push(&mut slices, IoSlice::new(bytes)).map_err(memory::io)?;
             at = begin + bytes.len() as u64;
         }
-        zeros(&ZEROS, edge.range.end - at, &mut slices);
+        zeros(&ZEROS, edge.range.end - at, &mut slices)?;
         write_all(file, &mut slices, edge.range.start)?;
         meter.wrote(edge.len() as u64);
     }
@@ -365,12 +365,13 @@ pub(super) fn edges(file: &dyn Handle, layout: &Layout, held: &[Held], meter: &M
 }
 
 /// Appends zeros.
-fn zeros<'a>(page: &'a [u8], mut count: u64, slices: &mut Vec<IoSlice<'a>>) {
+fn zeros<'a>(page: &'a [u8], mut count: u64, slices: &mut Vec<IoSlice<'a>>) -> io::Result<()> {
     while count > 0 {
         let len = count.min(page.len() as u64);
-        slices.push(IoSlice::new(&page[..len as usize]));
+        memory::push(slices, IoSlice::new(&page[..len as usize])).map_err(memory::io)?;
         count -= len;
     }
+    Ok(())
 }
 
 /// Refuses a layout that would write outside the file, or that is not made of these tensors.
@@ -425,6 +426,9 @@ pub(super) fn together<S: Send, E: Send>(
 ) -> std::result::Result<(), E> {
     let mut shares = shares.into_iter();
     let Some(mine) = shares.next() else { return Ok(()) };
+    if shares.len() == 0 {
+        return work(mine);
+    }
     thread::scope(|scope| {
         let work = &work;
         let start = |share| thread::Builder::new().name(name.into()).spawn_scoped(scope, move || work(share));

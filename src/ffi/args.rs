@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// The failure that an argument causes.
 pub(super) fn invalid(message: impl Into<String>) -> Error {
@@ -66,8 +67,10 @@ pub(super) fn flags(bits: u32, known: &[u32], argument: &str) -> Result<u32> {
 }
 
 /// A text for C, which ends at its first NUL: none that comes from here should have one.
-pub(super) fn c_string(text: &str) -> CString {
-    CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
+pub(super) fn c_string(text: &str) -> Result<CString> {
+    let text = text.split('\0').next().unwrap_or_default();
+    let bytes = memory::collect(text.bytes().chain([0]).take(text.len() + 1))?;
+    Ok(CString::from_vec_with_nul(bytes).unwrap_or_default())
 }
 
 /// Hands a new handle to the caller.

@@ -4,6 +4,7 @@ use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
 use crate::error::Result;
+use crate::memory;
 use crate::session::{Loading, Rename, Renames};
 
 use super::args::{self, some, string};
@@ -117,11 +118,10 @@ pub unsafe extern "C" fn ckpt_reader_load_flags(
             renames: Renames::new(renames)?,
         };
         let loaded = model.model.load_with(reader, &loading)?;
-        model.skipped = loaded
-            .skipped
-            .into_iter()
-            .map(|skipped| (args::c_string(&skipped.path), args::c_string(&skipped.reason)))
-            .collect();
+        let skipped = loaded.skipped.into_iter();
+        model.skipped = memory::try_collect(
+            skipped.map(|skipped| Ok((args::c_string(&skipped.path)?, args::c_string(&skipped.reason)?))),
+        )?;
         if let Some(out) = loaded_or_null {
             out.write(loaded.count);
         }

@@ -290,11 +290,13 @@ pub extern "C" fn ckpt_options_set_recycle(options: Option<&mut ckpt_options>, o
 ///
 /// While a session lives its process holds a lock file, ".ckpt-lock-<number>", in the directory that all paths of the
 /// template have in common. The template is the same where that directory is, whichever path leads to it, and the text
-/// that follows is. Sessions of one process may share a template. Where the directory is not there yet, the first save
-/// or ckpt_prepare() takes the lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which
-/// ckpt_cancel() ends. The lock file goes with the last session of the process; a process that was killed leaves the file,
-/// but not the lock, also where a child that it had forked lives on. A child that goes on with its parent's session needs
-/// no lock of its own while the parent has it.
+/// that follows is. Sessions of one process may share a template, but each counts its own saves: which of theirs is the
+/// newest, ckpt_resume() cannot tell. Where the directory is not there yet, the first save or ckpt_prepare() takes the
+/// lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which ckpt_cancel() ends; what another
+/// process has saved there by then does not count. (Where two may begin at once, make the directory first.) The lock
+/// file goes with the last session of the process; a process that was killed leaves the file, but not the lock, also
+/// where a child that it had forked lives on. A child that goes on with its parent's session needs no lock of its own
+/// while the parent has it.
 ///
 /// Where the file cannot be made (a directory that is read-only, a file system without flock()) a line is logged
 /// (CKPT_LOG_WARN), and the session goes on without.

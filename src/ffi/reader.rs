@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::reader::Reader;
 use crate::tensor::TensorSpec;
 
@@ -104,7 +105,7 @@ unsafe fn open(
     args::flags(flags, &[NO_LIBRARY], "flags")?;
     let reader = Reader::open(path)?;
     out.write(into_handle(ckpt_reader {
-        paths: reader.tensors().iter().map(|_| OnceLock::new()).collect(),
+        paths: memory::collect(reader.tensors().iter().map(|_| OnceLock::new()))?,
         reader,
         config: OnceLock::new(),
         metadata: OnceLock::new(),
@@ -221,6 +222,15 @@ pub extern "C" fn ckpt_reader_verify(reader: Option<&ckpt_reader>) -> ckpt_statu
     guard("ckpt_reader_verify", || some(reader, "reader")?.reader.verify())
 }
 
+/// What is in a slot; made where there is nothing yet.
+fn listed<T>(slot: &OnceLock<Vec<T>>, list: impl FnOnce() -> Result<Vec<T>>) -> Result<&[T]> {
+    if let Some(list) = slot.get() {
+        return Ok(list);
+    }
+    let list = list()?;
+    Ok(slot.get_or_init(|| list))
+}
+
 impl ckpt_reader {
     /// A text of the file that is read when it is first asked for, and `NotFound` where there is none.
     fn text(
@@ -231,22 +241,26 @@ impl ckpt_reader {
     ) -> Result<*const c_char> {
         if slot.get().is_none() {
             let text = read(&self.reader)?;
-            slot.get_or_init(|| text.as_deref().map(args::c_string));
+            let text = text.as_deref().map(args::c_string).transpose()?;
+            slot.get_or_init(|| text);
         }
         let text = slot.get().and_then(Option::as_ref).map(|text| text.as_ptr());
         text.ok_or_else(|| Error::new(Status::NotFound, format!("the checkpoint has no {what}")))
     }
 
-    fn groups(&self) -> &[(CString, CString)] {
-        self.groups.get_or_init(|| {
+    fn groups(&self) -> Result<&[(CString, CString)]> {
+        let names = || {
             let names = self.reader.names();
-            names.map(|(group, name)| (args::c_string(group), args::c_string(name))).collect()
-        })
+            memory::try_collect(
+                names.map(|(group, name)| Ok((args::c_string(group)?, args::c_string(name)?))),
+            )
+        };
+        listed(&self.groups, names)
     }
 
-    fn assets(&self) -> &[Asset] {
-        let asset = |name| Asset { name: args::c_string(name), bytes: OnceLock::new() };
-        self.assets.get_or_init(|| self.reader.asset_names().map(asset).collect())
+    fn assets(&self) -> Result<&[Asset]> {
+        let asset = |name| Ok(Asset { name: args::c_string(name)?, bytes: OnceLock::new() });
+        listed(&self.assets, || memory::try_collect(self.reader.asset_names().map(asset)))
     }
 }
 
@@ -293,7 +307,8 @@ pub extern "C" fn ckpt_reader_state(
 ) -> ckpt_status {
     guard("ckpt_reader_state", || {
         let (reader, out) = (some(reader, "reader")?, some(out, "out")?);
-        let state = |r: &Reader| Ok(r.state()?.map(|state| String::from_utf8_lossy(state).into_owned()));
+        let text = |state: &[u8]| memory::text(std::str::from_utf8(state).unwrap_or_default());
+        let state = |r: &Reader| r.state()?.map(text).transpose();
         out.write(reader.text(&reader.state, state, "training state")?);
         Ok(())
     })
@@ -314,7 +329,7 @@ pub unsafe extern "C" fn ckpt_reader_name(
         // SAFETY: NULL or a string, by the header's contract.
         let group = unsafe { string(group, "group") }?;
         let out = some(out, "out")?;
-        let groups = reader.groups();
+        let groups = reader.groups()?;
         let found = groups.binary_search_by(|(other, _)| other.as_bytes().cmp(group.as_bytes()));
         let (_, name) = found.ok().and_then(|i| groups.get(i)).ok_or_else(|| {
             Error::new(Status::NotFound, format!("the checkpoint has no name for the group '{group}'"))
@@ -327,7 +342,7 @@ pub unsafe extern "C" fn ckpt_reader_name(
 /// How many groups have a name; 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_reader_groups_len(reader: Option<&ckpt_reader>) -> usize {
-    answer(0, || reader.map_or(0, |r| r.groups().len()))
+    answer(0, || reader.map_or(0, |r| r.reader.names().count()))
 }
 
 /// Tells a group that has a name, and that name; both are valid while the reader lives.
@@ -343,7 +358,7 @@ pub extern "C" fn ckpt_reader_group(
     name: Option<&mut MaybeUninit<*const c_char>>,
 ) -> ckpt_status {
     guard("ckpt_reader_group", || {
-        let groups = some(reader, "reader")?.groups();
+        let groups = some(reader, "reader")?.groups()?;
         let (group, name) = (some(group, "group")?, some(name, "name")?);
         let (of, called) = groups
             .get(index)
@@ -357,7 +372,7 @@ pub extern "C" fn ckpt_reader_group(
 /// How many assets a .keras file has; 0 for other files, and for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_reader_assets_len(reader: Option<&ckpt_reader>) -> usize {
-    answer(0, || reader.map_or(0, |r| r.assets().len()))
+    answer(0, || reader.map_or(0, |r| r.reader.asset_names().count()))
 }
 
 /// The name of an asset, as in ckpt_model_set_asset().
@@ -371,7 +386,7 @@ pub extern "C" fn ckpt_reader_asset_name(
     out: Option<&mut MaybeUninit<*const c_char>>,
 ) -> ckpt_status {
     guard("ckpt_reader_asset_name", || {
-        let (assets, out) = (some(reader, "reader")?.assets(), some(out, "out")?);
+        let (assets, out) = (some(reader, "reader")?.assets()?, some(out, "out")?);
         let asset = assets
             .get(index)
             .ok_or_else(|| invalid(format!("index is {index}, but there are {} assets", assets.len())))?;
@@ -398,7 +413,7 @@ pub unsafe extern "C" fn ckpt_reader_asset(
         let name = unsafe { string(name, "name") }?;
         let (bytes, n) = (some(bytes, "bytes")?, some(n, "n")?);
         let none = || Error::new(Status::NotFound, format!("the checkpoint has no asset '{name}'"));
-        let assets = reader.assets();
+        let assets = reader.assets()?;
         // They are sorted, as the members of an archive are.
         let found = assets.binary_search_by(|asset| asset.name.as_bytes().cmp(name.as_bytes()));
         let asset = found.ok().and_then(|i| assets.get(i)).ok_or_else(none)?;

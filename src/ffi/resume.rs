@@ -20,7 +20,7 @@ pub struct ckpt_resume_info {
     pub has_best: bool,
     /// The value to beat, as ckpt_best() has it; 0 where there is none.
     pub best: f64,
-    /// The checkpoint, as ckpt_path() had it; valid until the session's next ckpt_resume() or ckpt_free().
+    /// The checkpoint, as ckpt_path() had it, or the stable name; valid until the session's next ckpt_resume() or ckpt_free().
     pub path: *const c_char,
 }
 
@@ -28,8 +28,9 @@ pub struct ckpt_resume_info {
 /// on as the session that saved it. To be called before the first epoch; waits for saves that are being made, and tells
 /// of a failure as ckpt_wait() does.
 ///
-/// The newest is the one with the largest save counter inside; names, epochs and times do not count. One that is damaged
-/// is passed over with a warning in the log, and the next is taken; all bytes of the one that is taken are compared with
+/// The newest is the one with the largest save counter inside; names, epochs and times do not count. What has the stable
+/// name of ckpt_options_set_save_last() is one of them, where it is of the same training or template. One that is damaged
+/// is passed over with a warning in the log, and the next is taken; the tensors that are loaded are compared with
 /// their checksums. Then:
 ///
 /// - the policy is what it was after that save: the best value, the batches since the last save, the epoch. The decisions
@@ -42,7 +43,7 @@ pub struct ckpt_resume_info {
 ///
 /// CKPT_E_NOT_FOUND where there is no checkpoint, and nothing has changed: so a first run begins. CKPT_E_FORMAT where none
 /// is whole; CKPT_E_MISMATCH where the newest does not fit the model (then its tensors are untouched). After other errors
-/// the model may hold anything, and the session is as it was. CKPT_E_STATE from within a log or progress function.
+/// the model may hold anything, and the session is as it was. CKPT_E_STATE as ckpt_wait() has it.
 ///
 /// @param session  any thread may call; one that saves at the same time gets what it gets
 /// @param model    its tensors are written; as for ckpt_reader_load()

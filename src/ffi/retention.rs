@@ -76,7 +76,7 @@ pub extern "C" fn ckpt_options_set_keep_every_secs(
 /// cannot be set, that is no failure of the save: a warning is logged, the name stays with the earlier one, and the next
 /// save tries again.
 ///
-/// With save_best_only it is also where saves go that would take the best one's place: see
+/// It is also where saves go that would take the best one's place, or have no path: see
 /// ckpt_options_set_save_every_secs(). Saves aside (CKPT_ON_NAN_ASIDE) do not get the name.
 ///
 /// UTF-8, copied. A relative path is taken from the current directory of ckpt_new(); directories that are missing are made.

@@ -230,7 +230,7 @@ fn hearer(
 ) -> impl Fn(&str, u64, u64) + Send + Sync {
     let user = User(user);
     move |path, done, total| {
-        let (user, path) = (&user, args::c_string(path));
+        let (user, path) = (&user, args::c_string(path).unwrap_or_default());
         // SAFETY: the caller gave this function and pointer to be called with each other.
         unsafe { function(path.as_ptr(), done, total, user.0) }
     }

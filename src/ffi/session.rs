@@ -179,7 +179,7 @@ pub unsafe extern "C" fn ckpt_on_epoch_begin(session: *mut ckpt, epoch: u64) -> 
 ///               new epoch.
 /// @param logs   the metrics so far, n of them; NULL is fine where n is 0
 ///
-/// CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
+/// CKPT_E_TEMPLATE where a save by save_freq came up and the file path needs a metric that the logs do not have.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_on_train_batch_end(
     session: *mut ckpt,
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn ckpt_on_train_batch_end(
 /// @param logs   the epoch's metrics, n of them; NULL is fine where n is 0
 ///
 /// CKPT_E_TEMPLATE where the file path needs a metric that the logs do not have, even when nothing would be saved,
-/// as in Keras.
+/// as in Keras; not where save_freq is another.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_on_epoch_end(
     session: *mut ckpt,
@@ -371,8 +371,8 @@ pub unsafe extern "C" fn ckpt_load_best(session: *mut ckpt, model: Option<&mut c
 
 /// Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
 /// template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
-/// fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free). The model's layout is
-/// computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
+/// fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free, and those that go before
+/// a save that finds no room: see ckpt_options_set_keep_last()). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
 /// needed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_prepare(session: *mut ckpt, model: Option<&ckpt_model>) -> ckpt_status {

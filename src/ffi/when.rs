@@ -39,9 +39,10 @@ pub const CKPT_SAVE_FREQ_NEVER: u64 = u64::MAX;
 ///   called with.
 /// - With save_best_only, such a save is made as every other where the logs of the event have the monitored metric (at the
 ///   end of a batch they mostly have no val_loss) and it is better than ever. Else it must not take the best one's
-///   place: it goes to the stable name of ckpt_options_set_save_last(), and is no candidate for the best. Without
-///   save_last it is not made, which is logged once (CKPT_LOG_WARN).
-/// - It stays due, event after event, until the event's metrics make it possible.
+///   place: it goes to the stable name of ckpt_options_set_save_last(), and is no candidate for the best. So does one whose
+///   path needs a metric that the logs do not have.
+/// - Without save_last these are not made, which is logged once (CKPT_LOG_WARN): they stay due, event after event, until
+///   the event's metrics make them possible.
 /// - ckpt_resume() goes on with all that, but for the clock, which begins anew.
 ///
 /// @param secs  above 0, by a clock that nobody can set
@@ -60,12 +61,12 @@ pub extern "C" fn ckpt_options_set_save_every_secs(
 /// next end of a batch or an epoch, once. May be called again for other signals. See ckpt_options_set_save_every_secs()
 /// for where the save goes, and ckpt_preempted().
 ///
-/// ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with the
-/// flags of that. What had been ignored or left to the system (SIGTERM ends a program) is neither now: ending it, after the
-/// save, is the trainer's. Several sessions may listen to one signal. ckpt_free() of the last one puts back what
-/// was there before, unless another handler has been set since; such a one has to call the one that it finds if the session
-/// is to go on listening. In a child that is forked and has no session of its own for the signal, the handler does what had
-/// been done before.
+/// ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with
+/// the mask and the flags of that, but for SA_RESETHAND and SA_NODEFER. What had been ignored or left to the system
+/// (SIGTERM ends a program) is neither now: ending it, after the save, is the trainer's. Several sessions may listen to
+/// one signal. ckpt_free() of the last one puts back what was there before, unless another handler has been set since;
+/// such a one has to call the one that it finds if the session, and those that come after it, are to go on listening. In
+/// a child that is forked and has no session of its own for the signal, the handler does what had been done before.
 ///
 /// @param signum  a signal that a program can catch and go on from: others (SIGKILL, SIGSTOP, SIGSEGV, SIGABRT, ...) are
 ///                CKPT_E_INVALID_ARGUMENT

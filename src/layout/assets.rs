@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// The directory of the archive that they are in.
 pub(super) const DIRECTORY: &str = "assets/";
@@ -36,7 +37,7 @@ impl Assets {
                 "asset '{name}': the model has an asset '{other}', and a file cannot be a directory too"
             )));
         }
-        self.0.insert(name.to_owned(), Arc::new(bytes.to_vec()));
+        self.0.insert(name.to_owned(), Arc::new(memory::collect(bytes.iter().copied())?));
         Ok(())
     }
 

@@ -1,7 +1,14 @@
 //! Appending numbers to a buffer, little-endian, as HDF5 and zip store them.
+//!
+//! What is of a certain size is appended without asking; whoever appends it has made room for all of it before.
+
+use crate::error::Result;
+use crate::memory;
 
 /// What a growing piece of a file can take.
 pub(super) trait Put {
+    /// Makes room for what is appended next, `n` bytes at most.
+    fn make_room(&mut self, n: usize) -> Result<()>;
     /// One byte.
     fn put_u8(&mut self, v: u8);
     /// Two bytes.
@@ -21,6 +28,10 @@ pub(super) trait Put {
 }
 
 impl Put for Vec<u8> {
+    fn make_room(&mut self, n: usize) -> Result<()> {
+        memory::reserve(self, n)
+    }
+
     fn put_u8(&mut self, v: u8) {
         self.push(v);
     }

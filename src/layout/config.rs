@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// Whether `json` can be the configuration of a `.keras` file: JSON, an object, with what Keras' deserialization
 /// reads first: strings `class_name` and `module`, an object `config`, and a string or null as
@@ -15,7 +16,7 @@ use crate::error::{Error, Result, Status};
 ///
 /// A `module` of null is how Keras says that the class is not in its modules: then a `registered_name` must be.
 pub fn check_config(json: &str) -> Result<()> {
-    let json = &*strict(json);
+    let json = &*strict(json)?;
     // Raw values are skipped over without recursion and without a copy.
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(|e| {
         let what = if e.is_data() { "is not a JSON object" } else { "is not JSON" };
@@ -46,12 +47,13 @@ pub fn check_config(json: &str) -> Result<()> {
 }
 
 /// The text with a number of the same length for each of Python's words that JSON does not have.
-pub(super) fn strict(json: &str) -> Cow<'_, str> {
+pub(super) fn strict(json: &str) -> Result<Cow<'_, str>> {
     if !json.contains("NaN") && !json.contains("Infinity") {
-        return Cow::Borrowed(json);
+        return Ok(Cow::Borrowed(json));
     }
     // Between the quotes of strings; an escaped quote ends none.
-    let mut out = String::with_capacity(json.len());
+    let mut out = memory::text(json)?;
+    out.clear();
     let mut rest = json;
     while let Some(quote) = rest.find('"') {
         let (outside, string) = rest.split_at(quote);
@@ -67,7 +69,7 @@ pub(super) fn strict(json: &str) -> Cow<'_, str> {
         rest = tail;
     }
     replace_words(rest, &mut out);
-    Cow::Owned(out)
+    Ok(Cow::Owned(out))
 }
 
 /// Appends text without strings, Python's words in it replaced: whole ones, since JSON has none with such a part.

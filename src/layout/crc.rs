@@ -1,13 +1,18 @@
 //! The CRC-32 of a file from those of its parts.
 
+use std::sync::Arc;
+
 use crc32fast::Hasher;
+
+use crate::error::Result;
+use crate::memory;
 
 /// A run of bytes with parts at known places and zeros between them. What the zeros contribute is computed once,
 /// so that the CRC of the whole costs one combination a part.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
     /// For each part, bytes from the end of the one before to its own end.
-    strides: Vec<u64>,
+    strides: Arc<Vec<u64>>,
     /// The CRC of the whole, were that of every part 0. CRCs are linear: what the parts' own contribute is
     /// XORed to it.
     rest: u32,
@@ -15,20 +20,17 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Parts as `(begin, end)`, in order; the run begins at 0 and ends with the last part.
-    pub(super) fn new(parts: impl Iterator<Item = (u64, u64)> + Clone) -> Parts {
+    pub(super) fn new(parts: impl Iterator<Item = (u64, u64)> + Clone) -> Result<Parts> {
         let mut before = 0;
-        let strides = parts
-            .clone()
-            .map(|(_, end)| {
-                let stride = end - before;
-                before = end;
-                stride
-            })
-            .collect();
-        let mut whole = Parts { strides, rest: 0 };
+        let strides = parts.clone().map(|(_, end)| {
+            let stride = end - before;
+            before = end;
+            stride
+        });
+        let mut whole = Parts { strides: Arc::new(memory::collect(strides)?), rest: 0 };
         // A run of zeros everywhere has this CRC, and its parts have theirs.
         whole.rest = zeros(before) ^ whole.combine(parts.map(|(begin, end)| zeros(end - begin)));
-        whole
+        Ok(whole)
     }
 
     /// The CRC of the whole, given that of each part.
@@ -67,9 +69,9 @@ mod tests {
         for (a, b) in parts {
             whole[a..b].copy_from_slice(&bytes[a..b]);
         }
-        let sum = Parts::new(parts.iter().map(|&(a, b)| (a as u64, b as u64)));
+        let sum = Parts::new(parts.iter().map(|&(a, b)| (a as u64, b as u64))).unwrap();
         let crcs = parts.iter().map(|&(a, b)| crc32fast::hash(&bytes[a..b]));
         assert_eq!(sum.combine(crcs), crc32fast::hash(&whole));
-        assert_eq!(Parts::new([].into_iter()).combine([].into_iter()), 0);
+        assert_eq!(Parts::new([].into_iter()).unwrap().combine([].into_iter()), 0);
     }
 }

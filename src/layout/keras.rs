@@ -11,6 +11,7 @@ use super::crc::Parts;
 use super::zip::{self, DosTime, Member};
 use super::{Extent, Layout, METADATA, Options, Schema, Source, hdf5};
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// The Keras that these files say they are of.
 pub const KERAS_VERSION: &str = "3.15.1";
@@ -42,7 +43,7 @@ pub(super) struct Archive {
     /// Weights, metadata, configuration.
     members: [Member; 3],
     /// In the order of their names.
-    assets: Vec<Member>,
+    assets: Arc<Vec<Member>>,
     /// Where the central directory begins.
     directory_at: u64,
     /// The weights as the extents that they are made of.
@@ -59,16 +60,17 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
         )
     })?;
     let base = WEIGHTS_AT as u64;
-    let mut layout = Layout::new(hdf5::lay_out(schema, options.state_capacity)?, base);
+    let mut layout = Layout::new(hdf5::lay_out(schema, options.state_capacity)?, base)?;
     let weights_end = layout.size;
 
-    let archive = Archive::new(&layout.extents, weights_end - base, config, options.assets);
+    let archive = Archive::new(&layout.extents, weights_end - base, config, options.assets)?;
+    memory::reserve(&mut layout.literals, ASSETS + 2 * archive.assets.len())?;
     layout.literals.resize_with(ASSETS, Arc::default);
-    layout.literals[CONFIG] = Arc::new(config.as_bytes().to_vec());
+    layout.literals[CONFIG] = Arc::new(memory::text(config)?.into_bytes());
     for (_, bytes) in options.assets.iter() {
         layout.literals.extend([Arc::default(), Arc::clone(bytes)]);
     }
-    archive.render(&mut layout.literals, NO_DATE);
+    archive.render(&mut layout.literals, NO_DATE)?;
     let directory = layout.literals[DIRECTORY].len() as u64;
     if directory > zip::MAX_DIRECTORY {
         return Err(Error::new(
@@ -83,7 +85,8 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     }
 
     let len = layout.literals[WEIGHTS_HEADER].len() as u64;
-    let extents = Arc::make_mut(&mut layout.extents);
+    let extents = memory::make_mut(&mut layout.extents)?;
+    memory::reserve(extents, 1 + layout.literals.len())?;
     extents.insert(0, Extent { offset: 0, len, source: Source::Literal(WEIGHTS_HEADER) });
     for i in [MIDDLE, CONFIG].into_iter().chain(ASSETS..layout.literals.len()).chain([DIRECTORY]) {
         let len = layout.literals[i].len() as u64;
@@ -98,11 +101,11 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
 
 impl Archive {
     /// The archive whose weights have `len` bytes and are made of these extents.
-    fn new(extents: &[Extent], len: u64, config: &str, assets: &Assets) -> Archive {
+    fn new(extents: &[Extent], len: u64, config: &str, assets: &Assets) -> Result<Archive> {
         let weights = Parts::new(extents.iter().map(|e| {
             let begin = e.offset - WEIGHTS_AT as u64;
             (begin, begin + e.len)
-        }));
+        }))?;
         let mut at = 0;
         let mut member = |name: &str, len, crc, header: Option<usize>| {
             let member = Member { name: name.to_owned(), at, len, crc };
@@ -118,8 +121,8 @@ impl Archive {
             let name = format!("{}{name}", assets::DIRECTORY);
             member(&name, bytes.len() as u64, crc32fast::hash(bytes), None)
         });
-        let assets = assets.collect();
-        Archive { members, assets, directory_at: at, weights }
+        let assets = Arc::new(memory::collect(assets)?);
+        Ok(Archive { members, assets, directory_at: at, weights })
     }
 
     /// Fills in what is known at a save. The metadata of HDF5 must be final.
@@ -129,7 +132,7 @@ impl Archive {
         literals: &mut [Arc<Vec<u8>>],
         crcs: &[u32],
         date: [u16; 6],
-    ) {
+    ) -> Result<()> {
         let metadata = crc32fast::hash(&literals[METADATA]);
         self.members[WEIGHTS].crc = self.weights.combine(extents.iter().filter_map(|e| match e.source {
             Source::Literal(METADATA) => Some(metadata),
@@ -138,32 +141,39 @@ impl Archive {
         }));
         let date = if is_date(date) { date } else { NO_DATE };
         self.members[JSON].crc = crc32fast::hash(metadata_json(date).as_bytes());
-        self.render(literals, date);
+        self.render(literals, date)
     }
 
     /// Writes the literals around the members whose bytes are known: all but [`CONFIG`] and the assets' own.
-    fn render(&self, literals: &mut [Arc<Vec<u8>>], date: [u16; 6]) {
+    fn render(&self, literals: &mut [Arc<Vec<u8>>], date: [u16; 6]) -> Result<()> {
         let time = DosTime::new(date);
         let [weights, metadata, config] = &self.members;
-        let out = cleared(&mut literals[WEIGHTS_HEADER]);
-        weights.put_header(out, time, WEIGHTS_AT);
-        let out = cleared(&mut literals[MIDDLE]);
-        metadata.put_header(out, time, metadata.header_len());
-        out.extend_from_slice(metadata_json(date).as_bytes());
-        config.put_header(out, time, config.header_len());
+        let out = cleared(&mut literals[WEIGHTS_HEADER])?;
+        weights.put_header(out, time, WEIGHTS_AT)?;
+        let out = cleared(&mut literals[MIDDLE])?;
+        metadata.put_header(out, time, metadata.header_len())?;
+        memory::append(out, metadata_json(date).as_bytes())?;
+        config.put_header(out, time, config.header_len())?;
         for (asset, header) in self.assets.iter().zip(literals[ASSETS..].iter_mut().step_by(2)) {
-            asset.put_header(cleared(header), time, asset.header_len());
+            asset.put_header(cleared(header)?, time, asset.header_len())?;
         }
-        let out = cleared(&mut literals[DIRECTORY]);
-        zip::put_directory(out, self.members.iter().chain(&self.assets), time, self.directory_at);
+        let out = cleared(&mut literals[DIRECTORY])?;
+        zip::put_directory(out, self.members.iter().chain(&*self.assets), time, self.directory_at)
     }
 }
 
 /// A literal of ours, to be written anew.
-fn cleared(literal: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
+fn cleared(literal: &mut Arc<Vec<u8>>) -> Result<&mut Vec<u8>> {
+    if Arc::get_mut(literal).is_none() {
+        // It will be as long again: nothing can fail any more once the old one is gone.
+        let mut bytes = Vec::new();
+        memory::reserve(&mut bytes, literal.len() + zip::MORE)?;
+        *literal = Arc::new(bytes);
+    }
+    // It is nobody else's now.
     let bytes = Arc::make_mut(literal);
     bytes.clear();
-    bytes
+    Ok(bytes)
 }
 
 /// `metadata.json`, of the same length at every date.

@@ -16,7 +16,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use self::config::keras_config;
 use self::order::variable;
@@ -27,6 +27,7 @@ use super::keras::KERAS_VERSION;
 use super::schema::{Schema, is_own};
 use super::{Layout, Options};
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// The group of the layers' weights.
 pub const MODEL: &str = "model_weights";
@@ -59,36 +60,38 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     })?;
     let plan = Plan::new(schema, config)?;
     plan.check_weights(schema)?;
-    let places: Vec<String> = schema.tensors().iter().map(|spec| plan.place(&spec.path)).collect();
+    let places = memory::collect(schema.tensors().iter().map(|spec| plan.place(&spec.path)))?;
     let mut tree = schema.relocated(&places)?;
-    for (group, name) in schema.names() {
+    for (group, name) in schema.names()? {
         tree.set_name(&plan.place_of_group(&group), name)?;
     }
 
     let mut attributes = Attributes::default();
     let model = tree.group(MODEL)?;
-    let config = config::attributes(config);
+    let config = config::attributes(config)?;
     for group in [Schema::ROOT, model] {
-        attributes.text(group, VERSION, KERAS_VERSION);
-        attributes.text(group, "backend", BACKEND);
+        attributes.text(group, VERSION, KERAS_VERSION)?;
+        attributes.text(group, "backend", BACKEND)?;
     }
-    attributes.text(Schema::ROOT, MODEL_CONFIG, &config.model);
+    attributes.text(Schema::ROOT, MODEL_CONFIG, &config.model)?;
     if let Some(training) = config.training {
-        attributes.text(Schema::ROOT, TRAINING_CONFIG, &training);
+        attributes.text(Schema::ROOT, TRAINING_CONFIG, &training)?;
     }
-    attributes.list(model, LAYER_NAMES, plan.layers.iter().map(|layer| layer.name.clone()).collect())?;
-    let names = |weights: &[usize]| weights.iter().map(|&i| schema.tensors()[i].path.clone()).collect();
+    let layer_names = memory::collect(plan.layers.iter().map(|layer| layer.name.clone()))?;
+    attributes.list(model, LAYER_NAMES, layer_names)?;
+    let names =
+        |weights: &[usize]| memory::collect(weights.iter().map(|&i| schema.tensors()[i].path.clone()));
     for layer in &plan.layers {
         let group = tree.group(&format!("{MODEL}/{}", layer.name))?;
-        attributes.list(group, WEIGHT_NAMES, names(&layer.weights))?;
+        attributes.list(group, WEIGHT_NAMES, names(&layer.weights)?)?;
     }
     let group = tree.group(&format!("{MODEL}/{TOP_LEVEL}"))?;
-    attributes.list(group, WEIGHT_NAMES, names(&plan.top_level))?;
+    attributes.list(group, WEIGHT_NAMES, names(&plan.top_level)?)?;
     if !plan.optimizer.is_empty() {
         let group = tree.group(OPTIMIZER)?;
-        attributes.list(group, WEIGHT_NAMES, names(&plan.optimizer))?;
+        attributes.list(group, WEIGHT_NAMES, names(&plan.optimizer)?)?;
     }
-    Ok(Layout::new(hdf5::lay_out_with(&tree, &attributes, options.state_capacity)?, 0))
+    Layout::new(hdf5::lay_out_with(&tree, &attributes, options.state_capacity)?, 0)
 }
 
 /// What goes where.
@@ -101,7 +104,7 @@ struct Plan<'a> {
     /// The layers' names by their groups' in the schema: `dense_1` of `layers/dense_1`.
     names: HashMap<&'a str, String>,
     /// Paths that are no weights although they are in a layer.
-    left_out: HashSet<&'a str>,
+    left_out: BTreeSet<&'a str>,
 }
 
 /// The weights of a layer, by their places in the schema.
@@ -112,14 +115,13 @@ struct Weights {
 
 impl<'a> Plan<'a> {
     fn new(schema: &'a Schema, config: &str) -> Result<Plan<'a>> {
-        let given = schema.names();
-        let given: HashMap<&str, &str> = given.iter().map(|(group, name)| (&**group, *name)).collect();
+        let given = schema.names()?;
         let mut plan = Plan {
             layers: Vec::new(),
             top_level: Vec::new(),
             optimizer: Vec::new(),
             names: HashMap::new(),
-            left_out: HashSet::new(),
+            left_out: BTreeSet::new(),
         };
         let mut places: HashMap<&str, usize> = HashMap::new();
         let (mut top_level, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
@@ -135,21 +137,25 @@ impl<'a> Plan<'a> {
                 plan.left_out.insert(&spec.path);
                 continue;
             }
-            let place = *places.entry(key).or_insert_with(|| {
-                let name = given.get(&*format!("layers/{key}")).copied();
-                all_named &= name.is_some();
-                let name = name.unwrap_or(key).to_owned();
-                plan.names.insert(key, name.clone());
-                plan.layers.push(Weights { name, weights: Vec::new() });
-                plan.layers.len() - 1
-            });
-            plan.layers[place].weights.push(i);
+            let place = match places.get(key) {
+                Some(place) => *place,
+                None => {
+                    let name = given.get(&*format!("layers/{key}")).copied();
+                    all_named &= name.is_some();
+                    let name = name.unwrap_or(key).to_owned();
+                    memory::insert(&mut plan.names, key, name.clone())?;
+                    memory::push(&mut plan.layers, Weights { name, weights: Vec::new() })?;
+                    memory::insert(&mut places, key, plan.layers.len() - 1)?;
+                    plan.layers.len() - 1
+                }
+            };
+            memory::push(&mut plan.layers[place].weights, i)?;
         }
-        plan.top_level = top_level.into_values().collect();
-        plan.optimizer = optimizer.into_values().collect();
+        plan.top_level = memory::collect(top_level.into_values())?;
+        plan.optimizer = memory::collect(optimizer.into_values())?;
         plan.check_names()?;
         if all_named {
-            plan.take_order_of(&layers(config).unwrap_or_default());
+            plan.take_order_of(&layers(config)?.unwrap_or_default())?;
         }
         Ok(plan)
     }
@@ -157,7 +163,7 @@ impl<'a> Plan<'a> {
     fn check_names(&self) -> Result<()> {
         let mut groups: HashMap<&str, &str> = HashMap::new();
         for (group, name) in &self.names {
-            if let Some(other) = groups.insert(name, group) {
+            if let Some(other) = memory::insert(&mut groups, name, group)? {
                 let (one, two) = if other < *group { (other, *group) } else { (*group, other) };
                 return Err(Error::new(
                     Status::InvalidArgument,
@@ -201,20 +207,21 @@ impl<'a> Plan<'a> {
     }
 
     /// Lists the layers as the configuration does, those without weights too, if it knows all that have some.
-    fn take_order_of(&mut self, model: &[Layer]) {
-        let mut weights: HashMap<&str, Vec<usize>> =
-            self.layers.iter().map(|layer| (&*layer.name, layer.weights.clone())).collect();
-        let mut seen = HashSet::new();
+    fn take_order_of(&mut self, model: &[Layer]) -> Result<()> {
+        let mut seen = BTreeSet::new();
         let usable =
             model.iter().all(|l| !l.name.is_empty() && !l.name.contains('/') && seen.insert(&l.name));
         if !usable || !self.layers.iter().all(|layer| seen.contains(&layer.name)) {
-            return;
+            return Ok(());
         }
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        let mut weights = memory::map(layers.map(|layer| (layer.name, layer.weights)))?;
         let ordered = model.iter().map(|layer| Weights {
             name: layer.name.clone(),
-            weights: weights.remove(&*layer.name).unwrap_or_default(),
+            weights: weights.remove(&layer.name).unwrap_or_default(),
         });
-        self.layers = ordered.collect();
+        self.layers = memory::collect(ordered)?;
+        Ok(())
     }
 
     /// Where a tensor of the schema stands in the file.

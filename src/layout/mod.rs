@@ -21,6 +21,7 @@ mod tests;
 
 pub use assets::Assets;
 pub use config::check_config;
+pub(crate) use json::put_string as put_json_string;
 pub use keras::KERAS_VERSION;
 pub use schema::{Schema, data_key, data_path, is_own};
 pub use shards::{
@@ -32,6 +33,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// The files that can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl Default for Options<'_> {
 }
 
 /// A file as a list of extents, computed once for a schema and replayed at each save.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Layout {
     size: u64,
     /// Shared with whoever moves the bytes.
@@ -182,7 +184,7 @@ const METADATA: usize = 0;
 /// training state is empty.
 pub fn plan(schema: &Schema, format: Format, options: &Options) -> Result<Layout> {
     match format {
-        Format::WeightsH5 => Ok(Layout::new(hdf5::lay_out(schema, options.state_capacity)?, 0)),
+        Format::WeightsH5 => Layout::new(hdf5::lay_out(schema, options.state_capacity)?, 0),
         Format::Keras => keras::plan(schema, options),
         Format::LegacyH5 => legacy::plan(schema, options),
         Format::Shards => shards::plan(schema, options),
@@ -192,8 +194,9 @@ pub fn plan(schema: &Schema, format: Format, options: &Options) -> Result<Layout
 
 impl Layout {
     /// An HDF5 file that begins at `base`.
-    fn new(image: hdf5::Image, base: u64) -> Layout {
-        let mut extents = Vec::with_capacity(image.data.len() + 5);
+    fn new(image: hdf5::Image, base: u64) -> Result<Layout> {
+        let mut extents = Vec::new();
+        memory::reserve(&mut extents, image.data.len() + 5)?;
         let len = image.metadata.len() as u64;
         extents.push(Extent { offset: base, len, source: Source::Literal(METADATA) });
         extents.extend(image.data.iter().enumerate().filter_map(|(i, run)| {
@@ -201,14 +204,26 @@ impl Layout {
             Some(Extent { offset: base + begin, len, source: Source::Tensor(i) })
         }));
         let literals = vec![Arc::new(image.metadata)];
-        Layout {
+        Ok(Layout {
             size: base + image.end,
             extents: Arc::new(extents),
             literals,
             slots: Some(Slots::Group(image.slots)),
             archive: None,
             shards: None,
-        }
+        })
+    }
+
+    /// The same once more, for another save. What a save does not change they have in common.
+    pub fn copied(&self) -> Result<Layout> {
+        Ok(Layout {
+            size: self.size,
+            extents: self.extents.clone(),
+            literals: memory::collect(self.literals.iter().cloned())?,
+            slots: self.slots.clone(),
+            archive: self.archive.clone(),
+            shards: self.shards.as_ref().map(shards::Shards::copied).transpose()?,
+        })
     }
 
     /// A layout without slots, made of its parts: for tests of what moves the bytes.
@@ -242,8 +257,8 @@ impl Layout {
     }
 
     /// Which of the `names` in its directory are those of companions that a committed save has superseded.
-    pub fn superseded<'n>(&self, names: &'n [String]) -> Vec<&'n str> {
-        self.shards.as_ref().map_or(Vec::new(), |shards| shards.superseded(names))
+    pub fn superseded<'n>(&self, names: &'n [String]) -> Result<Vec<&'n str>> {
+        self.shards.as_ref().map_or(Ok(Vec::new()), |shards| shards.superseded(names))
     }
 
     /// Makes the file of these bytes.
@@ -289,10 +304,10 @@ impl Layout {
             let message = format!("sealing a file of {tensors} tensors with {} checksums", crcs.len());
             return Err(Error::new(Status::Internal, message));
         }
-        let metadata: &mut Vec<u8> = Arc::make_mut(&mut self.literals[METADATA]);
+        let metadata = memory::make_mut(&mut self.literals[METADATA])?;
         slots.fill(metadata, crcs, &stamp.state)?;
         if let Some(archive) = &mut self.archive {
-            archive.seal(&self.extents, &mut self.literals, crcs, stamp.date);
+            archive.seal(&self.extents, &mut self.literals, crcs, stamp.date)?;
         }
         Ok(())
     }

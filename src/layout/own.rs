@@ -8,9 +8,12 @@
 //!
 //! Both are contiguous and stand in the metadata, before the tensors' data.
 
+use std::sync::Arc;
+
 use super::bytes::{Put, set_u64};
 use super::guard::Tail;
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::{Dtype, TensorSpec, path_key};
 
 pub use super::schema::OWN_GROUP;
@@ -40,7 +43,7 @@ pub(super) struct Slots {
     state_capacity: usize,
     checksums_at: usize,
     /// For each tensor, and for the state at the end.
-    checksums: Vec<Slot>,
+    checksums: Arc<Vec<Slot>>,
     /// What is behind them.
     tail: Tail,
 }
@@ -57,14 +60,14 @@ pub(super) struct Slot {
 pub(super) fn put_rows<'a>(
     specs: impl Iterator<Item = &'a TensorSpec> + Clone,
     mut put: impl FnMut(u64) -> usize,
-) -> Vec<Slot> {
-    let mut keys: Vec<_> = specs.clone().enumerate().map(|(i, s)| (path_key(&s.path), i)).collect();
+) -> Result<Vec<Slot>> {
+    let mut keys = memory::collect(specs.clone().enumerate().map(|(i, s)| (path_key(&s.path), i)))?;
     keys.sort_unstable();
-    let mut slots: Vec<_> = specs.map(|s| Slot { at: 0, head: s.checksum(0) }).collect();
+    let mut slots = memory::collect(specs.map(|s| Slot { at: 0, head: s.checksum(0) }))?;
     for (key, index) in keys {
         slots[index].at = put(key);
     }
-    slots
+    Ok(slots)
 }
 
 /// Refuses a training state for which there is no room.
@@ -83,7 +86,8 @@ pub(super) fn check_state(state: &[u8], capacity: usize) -> Result<()> {
 
 impl Slots {
     /// Appends the data of both datasets, the keys filled in.
-    pub(super) fn put(out: &mut Vec<u8>, tensors: &[TensorSpec], state_capacity: usize) -> Slots {
+    pub(super) fn put(out: &mut Vec<u8>, tensors: &[TensorSpec], state_capacity: usize) -> Result<Slots> {
+        out.make_room(state_capacity + 8 + (tensors.len() + 1) * ROW)?;
         let state =
             TensorSpec { path: STATE_PATH.into(), dtype: Dtype::U8, shape: vec![state_capacity as u64] };
         let state_at = out.len();
@@ -95,8 +99,9 @@ impl Slots {
             let at = out.len();
             out.put_u64(0);
             at
-        });
-        Slots { state_at, state_capacity, checksums_at, checksums, tail: Tail::default() }
+        })?;
+        let checksums = Arc::new(checksums);
+        Ok(Slots { state_at, state_capacity, checksums_at, checksums, tail: Tail::default() })
     }
 
     /// The metadata are final but for the slots.

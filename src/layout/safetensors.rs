@@ -3,16 +3,17 @@
 //! The data stands in the order in which the reference implementation writes it, without holes. What is ours is in
 //! the header's `__metadata__`, a map of strings, under keys that begin with [`OWN_PREFIX`]; see docs/formats.md.
 
-use serde_json::{Value, json};
-
 use super::bytes::{Put, set_u64};
 use super::guard;
+use super::json::{put_quoted, put_string};
 use super::own::{self, STATE_PATH, Slot};
 use super::schema::Schema;
 use super::{Extent, Layout, METADATA, Options, Source, hdf5};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::{Dtype, TensorSpec};
 
 /// The key of the map of strings, among those of the tensors.
@@ -79,12 +80,15 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     let data = data(tensors)?;
     let data_len = data.last().map_or(0, |run| run.end);
     let mut out = Vec::new();
+    out.make_room(9)?;
     out.put_u64(0);
     out.put(b"{");
     let slots = put_metadata(&mut out, schema, options)?;
     for run in &data {
-        put_tensor(&mut out, &tensors[run.tensor], run);
+        put_tensor(&mut out, &tensors[run.tensor], run)?;
     }
+    // What the data is aligned to, too.
+    out.make_room(1 + hdf5::LARGE_ALIGNMENT as usize)?;
     out.put(b"}");
 
     let unit = if data_len >= hdf5::LARGE { hdf5::LARGE_ALIGNMENT } else { hdf5::ALIGNMENT };
@@ -105,7 +109,9 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     let begin = out.here();
     let size =
         begin.checked_add(data_len).filter(|&size| size <= hdf5::MAX_FILE).ok_or_else(hdf5::too_large)?;
-    let mut extents = vec![Extent { offset: 0, len: begin, source: Source::Literal(METADATA) }];
+    let mut extents = Vec::new();
+    memory::reserve(&mut extents, 1 + data.len())?;
+    extents.push(Extent { offset: 0, len: begin, source: Source::Literal(METADATA) });
     extents.extend(data.iter().filter(|run| run.begin < run.end).map(|run| Extent {
         offset: begin + run.begin,
         len: run.end - run.begin,
@@ -132,63 +138,79 @@ struct Run {
 /// to their elements; then by name.
 fn data(tensors: &[TensorSpec]) -> Result<Vec<Run>> {
     let rank = |dtype: Dtype| DTYPES.iter().position(|(d, _)| *d == dtype);
-    let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_cached_key(|&i| (rank(tensors[i].dtype), tensors[i].path.as_str()));
+    let keys = tensors.iter().enumerate().map(|(i, spec)| (rank(spec.dtype), spec.path.as_str(), i));
+    let mut order = memory::collect(keys)?;
+    order.sort_unstable();
     let mut end = 0u64;
-    let runs = order.into_iter().map(|tensor| {
+    let runs = order.into_iter().map(|(.., tensor)| {
         let begin = end;
         end = begin.checked_add(tensors[tensor].nbytes()).ok_or_else(hdf5::too_large)?;
         Ok(Run { tensor, begin, end })
     });
-    runs.collect()
+    memory::try_collect(runs)
 }
 
 /// Appends the entry [`METADATA_KEY`].
 fn put_metadata(out: &mut Vec<u8>, schema: &Schema, options: &Options) -> Result<Slots> {
-    put_string(out, METADATA_KEY);
+    put_string(out, METADATA_KEY)?;
+    out.make_room(PUNCTUATION + guard::MARK.len())?;
     out.put(b":{");
     let guard_at = out.len() + guard::MARK.len();
     out.put(guard::blank().as_bytes());
     out.put(b",");
     for (key, value) in options.metadata {
         check_key(key)?;
-        put_entry(out, key, value);
+        put_entry(out, key, value.as_bytes())?;
     }
     if let Some(config) = options.config {
-        put_entry(out, CONFIG, config);
+        put_entry(out, CONFIG, config.as_bytes())?;
     }
-    let names = schema.names();
+    let names = schema.names()?;
     if !names.is_empty() {
-        put_entry(out, NAMES, &json!(names).to_string());
+        put_entry(out, NAMES, &names_json(&names)?)?;
     }
-    let slots = Slots::put(out, schema.tensors(), options.state_capacity, guard_at);
+    let slots = Slots::put(out, schema.tensors(), options.state_capacity, guard_at)?;
     out.put(b"}");
     Ok(slots)
 }
 
+/// A JSON object of Keras' names.
+fn names_json(names: &BTreeMap<String, &str>) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for (group, name) in names {
+        let before = if out.is_empty() { b"{" } else { b"," };
+        memory::append(&mut out, before)?;
+        put_string(&mut out, group)?;
+        memory::append(&mut out, b":")?;
+        put_string(&mut out, name)?;
+    }
+    memory::append(&mut out, b"}")?;
+    Ok(out)
+}
+
 /// Appends the entry of a tensor.
-fn put_tensor(out: &mut Vec<u8>, spec: &TensorSpec, run: &Run) {
+fn put_tensor(out: &mut Vec<u8>, spec: &TensorSpec, run: &Run) -> Result<()> {
     let dtype = DTYPES.iter().find(|(dtype, _)| *dtype == spec.dtype).map_or("", |(_, name)| name);
-    out.put(b",");
-    put_string(out, &spec.path);
-    let (shape, offsets) = (json!(spec.shape), [run.begin, run.end]);
-    out.put(
-        format!(r#":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{}}}"#, json!(offsets)).as_bytes(),
-    );
+    let Run { begin, end, .. } = run;
+    // A list of numbers without spaces is what Rust has with them.
+    let mut shape = format!("{:?}", spec.shape);
+    shape.retain(|c| c != ' ');
+    memory::append(out, b",")?;
+    put_string(out, &spec.path)?;
+    let rest = format!(r#":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#);
+    memory::append(out, rest.as_bytes())
 }
 
-/// Appends a string of the map.
-fn put_entry(out: &mut Vec<u8>, key: &str, value: &str) {
-    put_string(out, key);
-    out.put(b":");
-    put_string(out, value);
-    out.put(b",");
+/// Appends a string of the map, which is UTF-8.
+fn put_entry(out: &mut Vec<u8>, key: &str, value: &[u8]) -> Result<()> {
+    put_string(out, key)?;
+    memory::append(out, b":")?;
+    put_quoted(out, value)?;
+    memory::append(out, b",")
 }
 
-/// Appends a string of JSON.
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    out.put(Value::from(text).to_string().as_bytes());
-}
+/// Room for what is between two entries, and begins and ends their values.
+const PUNCTUATION: usize = 32;
 
 /// Where the slots are in the header.
 #[derive(Clone, Debug)]
@@ -196,7 +218,7 @@ pub(super) struct Slots {
     state_at: usize,
     state_capacity: usize,
     /// For each tensor.
-    checksums: Vec<Slot>,
+    checksums: Arc<Vec<Slot>>,
     /// Where the checksum of the state is.
     state_checksum_at: usize,
     /// Where the digits of the guard are.
@@ -209,8 +231,14 @@ const ESCAPED: usize = 2;
 
 impl Slots {
     /// Appends the entries [`CHECKSUMS`], the keys filled in, and [`STATE`].
-    fn put(out: &mut Vec<u8>, tensors: &[TensorSpec], state_capacity: usize, guard_at: usize) -> Slots {
-        put_string(out, CHECKSUMS);
+    fn put(
+        out: &mut Vec<u8>,
+        tensors: &[TensorSpec],
+        state_capacity: usize,
+        guard_at: usize,
+    ) -> Result<Slots> {
+        put_string(out, CHECKSUMS)?;
+        out.make_room(PUNCTUATION + ROW * (tensors.len() + 1))?;
         out.put(b":\"");
         let state = state_spec(0);
         let mut checksums = own::put_rows(tensors.iter().chain([&state]), |key| {
@@ -218,15 +246,17 @@ impl Slots {
             let at = out.len();
             out.put(&[b'0'; CHECKSUM_DIGITS]);
             at
-        });
+        })?;
         let state_checksum_at = checksums.pop().map_or(0, |slot| slot.at);
         out.put(b"\",");
-        put_string(out, STATE);
+        put_string(out, STATE)?;
+        out.make_room(PUNCTUATION + ESCAPED * state_capacity)?;
         out.put(b":\"");
         let state_at = out.len();
         out.resize(state_at + ESCAPED * state_capacity, b' ');
         out.put(b"\"");
-        Slots { state_at, state_capacity, checksums, state_checksum_at, guard_at }
+        let checksums = Arc::new(checksums);
+        Ok(Slots { state_at, state_capacity, checksums, state_checksum_at, guard_at })
     }
 
     pub(super) fn tensors(&self) -> usize {
@@ -240,15 +270,17 @@ impl Slots {
     /// Writes the state and all checksums; `crcs` are those of the tensors' bytes.
     pub(super) fn fill(&self, header: &mut [u8], crcs: &[u32], state: &[u8]) -> Result<()> {
         own::check_state(state, self.state_capacity)?;
-        let escaped = std::str::from_utf8(state).ok().map(|text| Value::from(text).to_string());
-        let escaped =
-            escaped.as_deref().and_then(|quoted| quoted.get(1..quoted.len() - 1)).unwrap_or_default();
+        let mut quoted = Vec::new();
+        if let Ok(text) = std::str::from_utf8(state) {
+            put_string(&mut quoted, text)?;
+        }
+        let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         let room = &mut header[self.state_at..self.state_at + ESCAPED * self.state_capacity];
         if escaped.len() > room.len() || escaped.is_empty() != state.is_empty() {
             return Err(Error::new(Status::Internal, "the training state is not JSON"));
         }
         let (text, padding) = room.split_at_mut(escaped.len());
-        text.copy_from_slice(escaped.as_bytes());
+        text.copy_from_slice(escaped);
         padding.fill(b' ');
         for (slot, crc) in self.checksums.iter().zip(crcs) {
             set_checksum(header, slot.at, slot.head ^ crc);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::{Dtype, MAX_PATH, MAX_RANK, TensorSpec, shape_text};
 
 /// A node of the tree, by its place in [`Schema::nodes`].
@@ -23,7 +24,7 @@ pub enum Node {
 }
 
 /// The tensors of a model and the groups that they stand in. Every path in it is valid and unique.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Schema {
     nodes: Vec<Node>,
     tensors: Vec<TensorSpec>,
@@ -53,6 +54,16 @@ impl Schema {
     pub fn new() -> Schema {
         let root = Node::Group { children: BTreeMap::new(), name: None };
         Schema { nodes: vec![root], tensors: Vec::new(), path_bytes: 0 }
+    }
+
+    /// The same once more.
+    pub fn copied(&self) -> Result<Schema> {
+        let nodes = memory::collect(self.nodes.iter().cloned())?;
+        Ok(Schema { nodes, tensors: self.copied_tensors()?, path_bytes: self.path_bytes })
+    }
+
+    fn copied_tensors(&self) -> Result<Vec<TensorSpec>> {
+        memory::collect(self.tensors.iter().cloned())
     }
 
     /// The root group, where the tree begins.
@@ -124,6 +135,8 @@ impl Schema {
                 Node::Group { .. } => format!("'{path}' is a group already: it cannot be a tensor too"),
             }));
         }
+        memory::reserve(&mut self.tensors, 1)?;
+        memory::reserve(&mut self.nodes, parts.len())?;
         let parent = self.make_groups(groups);
         let index = self.tensors.len();
         self.tensors.push(spec);
@@ -145,6 +158,7 @@ impl Schema {
         let path = parts.join("/");
         check_length(&path)?;
         self.check_groups(&path, &parts)?;
+        memory::reserve(&mut self.nodes, parts.len())?;
         let id = self.make_groups(&parts);
         if let Node::Group { name: slot, .. } = &mut self.nodes[id] {
             *slot = Some(name.into());
@@ -162,10 +176,11 @@ impl Schema {
             if moved.lookup(&parts).is_some() {
                 return Err(bad(format!("the file has no place for '{place}': something else stands there")));
             }
+            memory::reserve(&mut moved.nodes, parts.len())?;
             let parent = moved.make_groups(groups);
             moved.insert(parent, last, Node::Tensor(i), place.len());
         }
-        moved.tensors.clone_from(&self.tensors);
+        moved.tensors = self.copied_tensors()?;
         Ok(moved)
     }
 
@@ -173,11 +188,12 @@ impl Schema {
     pub(super) fn group(&mut self, path: &str) -> Result<NodeId> {
         let parts = components(path)?;
         self.check_groups(path, &parts)?;
+        memory::reserve(&mut self.nodes, parts.len())?;
         Ok(self.make_groups(&parts))
     }
 
     /// Every group whose `vars` have a name, and the name.
-    pub(super) fn names(&self) -> BTreeMap<String, &str> {
+    pub(super) fn names(&self) -> Result<BTreeMap<String, &str>> {
         let mut found = BTreeMap::new();
         let mut pending = vec![(String::new(), Schema::ROOT)];
         while let Some((path, id)) = pending.pop() {
@@ -188,10 +204,10 @@ impl Schema {
                     found.insert(path.clone(), &**name);
                 }
                 let joined = if path.is_empty() { part.to_string() } else { format!("{path}/{part}") };
-                pending.push((joined, child));
+                memory::push(&mut pending, (joined, child))?;
             }
         }
-        found
+        Ok(found)
     }
 
     fn lookup(&self, parts: &[&str]) -> Option<NodeId> {
@@ -222,6 +238,7 @@ impl Schema {
         Ok(())
     }
 
+    /// The group at the end of these, made where they are not there. There is room for the nodes.
     fn make_groups(&mut self, groups: &[&str]) -> NodeId {
         let mut at = Schema::ROOT;
         let mut len = 0;
@@ -236,7 +253,7 @@ impl Schema {
         at
     }
 
-    /// Adds a node whose path has `len` bytes.
+    /// Adds a node whose path has `len` bytes. There is room for it.
     fn insert(&mut self, parent: NodeId, part: &str, node: Node, len: usize) -> NodeId {
         self.path_bytes += len as u64;
         let id = self.nodes.len();
@@ -251,7 +268,7 @@ impl Schema {
 /// The components of a path, each checked.
 fn components(path: &str) -> Result<Vec<&str>> {
     check_length(path)?;
-    let parts: Vec<&str> = path.split('/').collect();
+    let parts = memory::collect(path.split('/'))?;
     for part in &parts {
         let problem = match *part {
             "" => "an empty component",

@@ -10,13 +10,15 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use self::names::Names;
 pub use self::names::{may_be_index, mention, opened_for, shards_beside};
 use super::{Layout, Options, Schema, Stamp, hdf5};
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::TensorSpec;
 
 /// The most bytes of tensors in a shard where nothing else is asked for.
@@ -32,7 +34,7 @@ pub const MAX_INDEX: u64 = 100_000_000;
 pub const HEAD: usize = hdf5::SIGNATURE.len();
 
 /// A file that is written beside the one of a layout, and put in place before it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Companion {
     name: String,
     layout: Layout,
@@ -41,6 +43,16 @@ pub struct Companion {
 }
 
 impl Companion {
+    fn copied(&self) -> Result<Companion> {
+        let Companion { name, layout, tensors, yields } = self;
+        Ok(Companion {
+            name: name.clone(),
+            layout: layout.copied()?,
+            tensors: tensors.clone(),
+            yields: *yields,
+        })
+    }
+
     /// Its name, in the directory of the file that it belongs to. Final after [`Layout::name_companions`].
     pub fn name(&self) -> &str {
         &self.name
@@ -68,21 +80,24 @@ impl Companion {
 }
 
 /// What an index is made of.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Shards {
     /// The file that Keras opens whatever the index says, then the shards.
     files: Vec<Companion>,
     /// Bytes of the tensors as Keras counts them.
     total_size: f64,
     /// The groups that hold tensors, in the order of their first, and the shards that hold some of them.
-    groups: Vec<(String, Vec<usize>)>,
+    groups: Arc<Groups>,
     names: Names,
 }
+
+/// Groups, and the shards that hold some of their tensors.
+type Groups = Vec<(String, Vec<usize>)>;
 
 /// Lays out the file of a schema.
 pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     let tensors = schema.tensors();
-    let ranges = pack(tensors, options.max_shard_bytes);
+    let ranges = pack(tensors, options.max_shard_bytes)?;
     if ranges.len() > MAX_SHARDS {
         return Err(Error::new(
             Status::InvalidArgument,
@@ -96,11 +111,11 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
     }
     let file = |schema: &Schema, tensors: Range<usize>, yields: bool| -> Result<Companion> {
         // The training state is in the index.
-        let layout = Layout::new(hdf5::lay_out(schema, 0)?, 0);
+        let layout = Layout::new(hdf5::lay_out(schema, 0)?, 0)?;
         Ok(Companion { name: String::new(), layout, tensors, yields })
     };
     let mut files = vec![file(&Schema::new(), 0..0, true)?];
-    let names = schema.names();
+    let names = schema.names()?;
     for (i, range) in ranges.iter().enumerate() {
         let mut part = Schema::new();
         if i == 0 {
@@ -117,13 +132,13 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
                 part.set_name(above, name)?;
             }
         }
-        files.push(file(&part, range.clone(), false)?);
+        memory::push(&mut files, file(&part, range.clone(), false)?)?;
     }
     let mut layout = Layout::from_parts(0, Vec::new(), Vec::new());
     layout.shards = Some(Shards {
         files,
         total_size: index::total_size(tensors),
-        groups: groups(tensors, &ranges),
+        groups: Arc::new(groups(tensors, &ranges)?),
         names: Names::default(),
     });
     // What is known of its size before it has a name.
@@ -132,38 +147,38 @@ pub(super) fn plan(schema: &Schema, options: &Options) -> Result<Layout> {
 }
 
 /// Ranges of tensors of at most `max` bytes each, or of a single tensor that has more; one at least.
-fn pack(tensors: &[TensorSpec], max: u64) -> Vec<Range<usize>> {
+fn pack(tensors: &[TensorSpec], max: u64) -> Result<Vec<Range<usize>>> {
     let mut ranges = Vec::new();
     let (mut start, mut bytes) = (0, 0u64);
     for (i, spec) in tensors.iter().enumerate() {
         let more = spec.nbytes();
         if bytes > 0 && more > 0 && bytes.saturating_add(more) > max {
-            ranges.push(start..i);
+            memory::push(&mut ranges, start..i)?;
             (start, bytes) = (i, 0);
         }
         bytes = bytes.saturating_add(more);
     }
-    ranges.push(start..tensors.len());
-    ranges
+    memory::push(&mut ranges, start..tensors.len())?;
+    Ok(ranges)
 }
 
 /// The groups that hold tensors, in the order of their first, and the shards that hold some of them.
-fn groups(tensors: &[TensorSpec], ranges: &[Range<usize>]) -> Vec<(String, Vec<usize>)> {
+fn groups(tensors: &[TensorSpec], ranges: &[Range<usize>]) -> Result<Groups> {
     let mut places = BTreeMap::new();
-    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut groups = Groups::new();
     for (shard, range) in ranges.iter().enumerate() {
         for spec in &tensors[range.clone()] {
             let place = *places.entry(group_of(spec)).or_insert(groups.len());
             if place == groups.len() {
-                groups.push((group_of(spec).to_owned(), Vec::new()));
+                memory::push(&mut groups, (group_of(spec).to_owned(), Vec::new()))?;
             }
             let shards = &mut groups[place].1;
             if shards.last() != Some(&shard) {
-                shards.push(shard);
+                memory::push(shards, shard)?;
             }
         }
     }
-    groups
+    Ok(groups)
 }
 
 /// The group that a tensor is in; "" is the root.
@@ -182,7 +197,7 @@ fn name_groups_without_tensors(
     names: &BTreeMap<String, &str>,
     tensors: &[TensorSpec],
 ) -> Result<()> {
-    let filled: HashSet<&str> = tensors.iter().filter_map(|spec| above_vars(group_of(spec))).collect();
+    let filled = memory::set(tensors.iter().filter_map(|spec| above_vars(group_of(spec))))?;
     for (group, name) in names.iter().filter(|(group, _)| !filled.contains(group.as_str())) {
         part.set_name(group, name)?;
     }
@@ -190,6 +205,16 @@ fn name_groups_without_tensors(
 }
 
 impl Shards {
+    /// See [`Layout::copied`].
+    pub(super) fn copied(&self) -> Result<Shards> {
+        Ok(Shards {
+            files: memory::try_collect(self.files.iter().map(Companion::copied))?,
+            total_size: self.total_size,
+            groups: self.groups.clone(),
+            names: self.names.clone(),
+        })
+    }
+
     /// See [`Layout::companions`].
     pub(super) fn files(&self) -> &[Companion] {
         &self.files
@@ -211,7 +236,7 @@ impl Shards {
     }
 
     /// See [`Layout::superseded`].
-    pub(super) fn superseded<'n>(&self, names: &'n [String]) -> Vec<&'n str> {
+    pub(super) fn superseded<'n>(&self, names: &'n [String]) -> Result<Vec<&'n str>> {
         self.names.superseded(names)
     }
 

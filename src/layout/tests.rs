@@ -42,7 +42,7 @@ fn every_seal_rewrites_every_slot() {
         let mut once = plan(&schema(), format, &options(32)).unwrap();
         let unsealed = file(&once);
         once.seal(&crcs(), &stamp).unwrap();
-        let mut again = once.clone();
+        let mut again = once.copied().unwrap();
         again.seal(&[1, 2, 3], &longer).unwrap();
         assert_ne!(file(&again), file(&once));
         again.seal(&crcs(), &stamp).unwrap();
@@ -100,7 +100,7 @@ fn assets_follow_in_a_keras_file_alone() {
 
     let date = [2026, 1, 2, 3, 4, 5];
     with.seal(&crcs(), &Stamp { date, ..Stamp::default() }).unwrap();
-    let mut again = with.clone();
+    let mut again = with.copied().unwrap();
     again.seal(&crcs(), &Stamp::default()).unwrap();
     again.seal(&crcs(), &Stamp { date, ..Stamp::default() }).unwrap();
     assert_eq!(file(&again), file(&with));

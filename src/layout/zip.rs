@@ -1,6 +1,7 @@
 //! Zip archives of stored members: the records around the members' bytes.
 
 use super::bytes::Put;
+use crate::error::Result;
 
 /// A 32-bit field cannot hold this or more: it holds this, and Zip64's extra field the true number.
 const LIMIT: u64 = 0xffff_ffff;
@@ -32,6 +33,13 @@ const UNIX: u16 = 3 << 8;
 
 /// A regular file that its owner reads and writes: `st_mode` in the high half.
 const ATTRIBUTES: u32 = 0o100_600 << 16;
+
+/// The most bytes of an entry of the directory beside its name, and of the records behind all of them.
+const ENTRY_LEN: usize = 46 + EXTRA_HEAD + 24;
+const END_LEN: usize = 56 + 20 + 22;
+
+/// Room that is asked for beyond what the records take in the end, at most.
+pub(super) const MORE: usize = ENTRY_LEN + END_LEN;
 
 /// A stored member.
 #[derive(Clone, Debug)]
@@ -68,7 +76,8 @@ impl Member {
     }
 
     /// Appends its local header, padded to `len` bytes, which is [`Member::header_len`] or at least 4 more.
-    pub(super) fn put_header(&self, out: &mut Vec<u8>, time: DosTime, len: usize) {
+    pub(super) fn put_header(&self, out: &mut Vec<u8>, time: DosTime, len: usize) -> Result<()> {
+        out.make_room(len)?;
         let padding = len - self.header_len();
         let large = self.len >= LIMIT;
         out.put(b"PK\x03\x04");
@@ -83,6 +92,7 @@ impl Member {
             out.put_u16(zeros as u16);
             out.put_zeros(zeros);
         }
+        Ok(())
     }
 
     /// What the local header and the directory have in common, from the version to the name's length.
@@ -98,7 +108,8 @@ impl Member {
         out.put_u16(self.name.len() as u16);
     }
 
-    fn put_directory_entry(&self, out: &mut Vec<u8>, time: DosTime) {
+    fn put_directory_entry(&self, out: &mut Vec<u8>, time: DosTime) -> Result<()> {
+        out.make_room(ENTRY_LEN + self.name.len())?;
         let mut numbers = Vec::new();
         if self.len >= LIMIT {
             numbers.extend([self.len, self.len]);
@@ -118,6 +129,7 @@ impl Member {
         if zip64 {
             put_zip64(out, &numbers);
         }
+        Ok(())
     }
 }
 
@@ -127,14 +139,15 @@ pub(super) fn put_directory<'a>(
     members: impl Iterator<Item = &'a Member>,
     time: DosTime,
     at: u64,
-) {
+) -> Result<()> {
     let start = out.len();
     let mut count = 0;
     for member in members {
-        member.put_directory_entry(out, time);
+        member.put_directory_entry(out, time)?;
         count += 1;
     }
     let len = (out.len() - start) as u64;
+    out.make_room(END_LEN)?;
     if at >= LIMIT || count >= MEMBERS_LIMIT {
         out.put(b"PK\x06\x06");
         out.put_u64(44); // bytes of this record that follow
@@ -157,6 +170,7 @@ pub(super) fn put_directory<'a>(
     out.put_u32(field(len));
     out.put_u32(field(at));
     out.put_u16(0); // comment
+    Ok(())
 }
 
 fn put_zip64(out: &mut Vec<u8>, numbers: &[u64]) {

@@ -29,18 +29,21 @@ enum Verdict {
     Nan,
     /// At its path is the best, and it has no other.
     NoPlace,
+    /// Its path needs this, which the event does not have, and it has no other.
+    NoPath(String),
 }
 
 impl Policy {
-    /// Is a save due now? As in Keras a key that the path lacks is an error even where none is.
+    /// Is a save due now? As in Keras a key that the path lacks is an error even where none is; not where Keras would not
+    /// have saved: whoever waits for a signal is not to end by it.
     pub(super) fn judge(&mut self, event: Event, logs: &dyn Logs) -> Result<()> {
         let paced = self.pace.as_ref().is_some_and(Pace::is_due);
         if !event.by_keras && !paced {
             return Ok(());
         }
         let current = logs.get(&self.options.monitor);
-        let verdict = self.verdict(event, paced, current);
-        let path = self.path(event, &verdict, logs)?;
+        let mut verdict = self.verdict(event, paced, current);
+        let path = self.path(event, &mut verdict, logs)?;
         self.say(event, &verdict, current, path.as_deref());
         if path.is_some() || matches!(verdict, Verdict::Nan) {
             self.pace.iter_mut().for_each(Pace::due);
@@ -74,11 +77,11 @@ impl Policy {
         }
     }
 
-    /// The path of the save, if one is due.
-    fn path(&mut self, event: Event, verdict: &Verdict, logs: &dyn Logs) -> Result<Option<String>> {
+    /// The path of the save, if one is due; where that cannot be made, the verdict is another.
+    fn path(&mut self, event: Event, verdict: &mut Verdict, logs: &dyn Logs) -> Result<Option<String>> {
         let place = match verdict {
             Verdict::Due { place, .. } => Some(*place),
-            Verdict::NoBetter | Verdict::Nan | Verdict::NoPlace => None,
+            _ => None,
         };
         // At the end of an epoch it is the last batch, where batches can make saves due.
         let batch = event.batch.or(self.last_batch.filter(|_| self.pace.is_some()));
@@ -95,6 +98,16 @@ impl Policy {
             _ if event.by_keras => self.template.check(&value, &mut self.buffer).map(|()| None),
             _ => Ok(None),
         };
+        if let Err(Failure::Missing(name)) = &path
+            && !event.by_keras
+        {
+            let last = self.options.save_last.clone().filter(|_| place == Some(Place::Own));
+            *verdict = match last {
+                Some(_) => Verdict::Due { place: Place::Last, improves: false },
+                None => Verdict::NoPath(name.clone()),
+            };
+            return Ok(last);
+        }
         let path = path.map_err(|failure| match failure {
             Failure::Value(error) => error,
             Failure::Missing(name) => self.missing(&name, batch.is_some(), logs),
@@ -125,6 +138,16 @@ impl Policy {
             );
             self.said_no_place = true;
             return self.note(Level::Warn, text);
+        }
+        if let Verdict::NoPath(name) = verdict {
+            let text = format!(
+                "Epoch {epoch}: a save is due by time, cost or a signal, but its path needs '{name}', which this event \
+                 does not have: it is made at the first that has it. save_last would give it a place. This is said once."
+            );
+            if !std::mem::replace(&mut self.said_no_path, true) {
+                self.note(Level::Warn, text);
+            }
+            return;
         }
         let (level, text) = match (verdict, current, path) {
             (Verdict::Due { place: Place::Own, .. }, None, _) if *save_best_only => {

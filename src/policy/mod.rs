@@ -67,6 +67,8 @@ pub struct Policy {
     pace: Option<Pace>,
     /// Whether it has been said that they have no place.
     said_no_place: bool,
+    /// Whether it has been said that their path needs what events do not have.
+    said_no_path: bool,
     due: Option<Due>,
     /// Counts events, so that a ticket knows whether it is still the last word.
     events: u64,
@@ -99,6 +101,7 @@ impl Policy {
             batches_since_save: 0,
             last_batch: None,
             said_no_place: false,
+            said_no_path: false,
             due: None,
             events: 0,
             buffer: Buffer::default(),

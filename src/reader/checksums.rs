@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::Result;
+use crate::memory;
 use crate::reader::source::damaged;
 use crate::tensor::{TensorSpec, path_key};
 
@@ -13,14 +14,14 @@ pub(super) struct Checksums {
 
 impl Checksums {
     /// From its rows, in any order: a path's key, a tensor's checksum.
-    pub fn new(rows: impl IntoIterator<Item = (u64, u64)>) -> Checksums {
-        let mut rows: Vec<_> = rows.into_iter().collect();
+    pub fn new(rows: impl IntoIterator<Item = (u64, u64)>) -> Result<Checksums> {
+        let mut rows = memory::collect(rows)?;
         rows.sort_unstable();
-        Checksums { rows }
+        Ok(Checksums { rows })
     }
 
     /// From the bytes of the dataset: rows of two little-endian numbers.
-    pub fn from_bytes(bytes: &[u8]) -> Checksums {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Checksums> {
         let (rows, _) = bytes.as_chunks::<16>();
         let number = |row: &[u8; 16], half: usize| {
             row.iter().skip(half * 8).take(8).rev().fold(0, |n, &byte| n << 8 | u64::from(byte))
@@ -84,7 +85,7 @@ mod tests {
         let rows = [(u64::MAX, 1), (path_key("a/b"), 99), (path_key("a/b"), good), (0, 5)];
         let bytes: Vec<u8> =
             rows.iter().flat_map(|r| [r.0.to_le_bytes(), r.1.to_le_bytes()].concat()).collect();
-        let sums = Checksums::from_bytes(&bytes);
+        let sums = Checksums::from_bytes(&bytes).unwrap();
         assert!(sums.covers("a/b") && !sums.covers("c"));
         sums.check(&spec, 7).unwrap();
         sums.check(&other, 1).unwrap();

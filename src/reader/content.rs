@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use super::checksums::Checksums;
 use super::hdf5::{self, Place};
-use super::source::{Source, damaged, zeros};
+use super::source::{Source, damaged};
 use super::too_large;
 use super::zip::Archive;
 use crate::error::Result;
+use crate::memory;
 use crate::tensor::TensorSpec;
 
 /// A file, or the part of one, that holds tensors.
@@ -33,7 +34,7 @@ impl File {
         if spec.nbytes() > self.source.len() {
             return Err(damaged(format!("its '{}' is larger than the file", spec.path)));
         }
-        let mut bytes = zeros(len)?;
+        let mut bytes = memory::filled(0, len)?;
         self.decode(place, spec, &mut bytes)?;
         Ok(bytes)
     }
@@ -77,6 +78,18 @@ pub(super) struct Content {
     pub metadata: Option<String>,
     /// The archive that the files are in.
     pub archive: Option<Archive>,
+}
+
+/// What is where, as a [`Content`] has it.
+pub(super) fn unzipped(found: Vec<(TensorSpec, Spot)>) -> Result<(Vec<TensorSpec>, Vec<Spot>)> {
+    let (mut tensors, mut spots) = (Vec::new(), Vec::new());
+    memory::reserve(&mut tensors, found.len())?;
+    memory::reserve(&mut spots, found.len())?;
+    for (spec, spot) in found {
+        tensors.push(spec);
+        spots.push(spot);
+    }
+    Ok((tensors, spots))
 }
 
 impl Content {

@@ -5,10 +5,12 @@
 //! - Keras 2 has `_query_dense`, `_key_dense`, ... for the parts of a MultiHeadAttention.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::content::Content;
 use super::hdf5;
+use crate::error::Result;
+use crate::memory;
 
 /// The container of a model's layers in Keras 2.12 and 2.13.
 const LAYERS: &str = "_layer_checkpoint_dependencies";
@@ -19,16 +21,16 @@ const ATTENTION: [&str; 4] = ["_query_dense", "_key_dense", "_value_dense", "_ou
 /// Gives the tensors and the groups their paths of today; those in the file become aliases. A tensor whose path of
 /// today is another's stays where it is. In a file of this library nothing moves, since the checksums there are
 /// over the paths: the paths of today are the aliases.
-pub(super) fn adopt(content: &mut Content) {
+pub(super) fn adopt(content: &mut Content) -> Result<()> {
     // Every component that is called otherwise today, and the container of every such layer, begins so.
     let has_former = |path: &str| path.starts_with('_') || path.contains("/_");
     if !content.tensors.iter().any(|spec| has_former(&spec.path)) {
-        return;
+        return Ok(());
     }
-    let counts = Counts::new(content.tensors.iter().map(|spec| &*spec.path));
-    let moves: Vec<Option<String>> = content.tensors.iter().map(|spec| counts.today(&spec.path)).collect();
+    let counts = Counts::new(content.tensors.iter().map(|spec| &*spec.path))?;
+    let moves = memory::collect(content.tensors.iter().map(|spec| counts.today(&spec.path)))?;
     if moves.iter().all(Option::is_none) {
-        return;
+        return Ok(());
     }
     if content.covered().next().is_some() {
         for (index, path) in moves.into_iter().enumerate() {
@@ -36,63 +38,70 @@ pub(super) fn adopt(content: &mut Content) {
                 content.aliases.insert(path, index);
             }
         }
-        return;
+        return Ok(());
     }
     let mut names = BTreeMap::new();
     for (group, name) in &content.names {
         names.entry(counts.today(group).unwrap_or_else(|| group.clone())).or_insert_with(|| name.clone());
     }
     content.names = names;
-    rename(content, moves);
+    rename(content, moves)
 }
 
 /// Gives the tensors these paths.
-fn rename(content: &mut Content, moves: Vec<Option<String>>) {
-    let mut taken: HashSet<String> = content.tensors.iter().map(|spec| spec.path.clone()).collect();
+fn rename(content: &mut Content, moves: Vec<Option<String>>) -> Result<()> {
+    let mut taken = memory::set(content.tensors.iter().map(|spec| spec.path.clone()))?;
+    // At most one path more for each.
+    memory::reserve_set(&mut taken, moves.len())?;
+    let mut places = memory::filled(0, moves.len())?;
     let tensors = std::mem::take(&mut content.tensors).into_iter().zip(content.spots.drain(..));
-    let mut all = Vec::with_capacity(moves.len());
+    let mut all = Vec::new();
+    memory::reserve(&mut all, moves.len())?;
     for (was, ((mut spec, spot), path)) in tensors.zip(moves).enumerate() {
         let path = path.filter(|path| taken.insert(path.clone()));
         let former = path.map(|path| std::mem::replace(&mut spec.path, path));
         all.push((spec, spot, was, former));
     }
-    all.sort_by(|a, b| hdf5::path_order(&a.0.path, &b.0.path));
-    let mut places = vec![0; all.len()];
+    all.sort_unstable_by(|a, b| hdf5::path_order(&a.0.path, &b.0.path));
     let mut aliases = Vec::new();
     for (index, (spec, spot, was, former)) in all.into_iter().enumerate() {
-        content.tensors.push(spec);
-        content.spots.push(spot);
+        memory::push(&mut content.tensors, spec)?;
+        memory::push(&mut content.spots, spot)?;
         if let Some(place) = places.get_mut(was) {
             *place = index;
         }
-        aliases.extend(former.map(|former| (former, index)));
+        if let Some(former) = former {
+            memory::push(&mut aliases, (former, index))?;
+        }
     }
     for index in content.aliases.values_mut() {
         *index = places.get(*index).copied().unwrap_or(*index);
     }
     content.aliases.extend(aliases);
+    Ok(())
 }
 
 /// The numbers of the layers with weights, sorted, by container and class; none where Keras does not count so.
 struct Counts<'a>(BTreeMap<(&'a str, &'a str), Option<Vec<u64>>>);
 
 impl<'a> Counts<'a> {
-    fn new(paths: impl Iterator<Item = &'a str>) -> Counts<'a> {
+    fn new(paths: impl Iterator<Item = &'a str>) -> Result<Counts<'a>> {
         let mut all: BTreeMap<_, Vec<u64>> = BTreeMap::new();
         for (container, key) in paths.flat_map(layers) {
             let (class, number) = numbered(key);
             let numbers = all.entry((container, class)).or_default();
             if numbers.last() != Some(&number) {
-                numbers.push(number);
+                memory::push(numbers, number)?;
             }
         }
-        let counts = all.into_iter().map(|(class, mut numbers)| {
+        let mut counts = BTreeMap::new();
+        counts.extend(all.into_iter().map(|(class, mut numbers)| {
             numbers.sort_unstable();
             numbers.dedup();
             let fit = numbers.windows(2).all(|pair| matches!(pair, [a, b] if b - a > 1));
             (class, fit.then_some(numbers))
-        });
-        Counts(counts.collect())
+        }));
+        Ok(Counts(counts))
     }
 
     /// The path of today, where it is another and can be told.
@@ -177,7 +186,7 @@ mod tests {
             paths.iter().map(|path| format!("{:?}", content.spots[content.find(path).unwrap()])).collect()
         };
         let before = spots(&content);
-        adopt(&mut content);
+        adopt(&mut content).unwrap();
         assert_eq!(before, spots(&content), "a former path leads to another tensor");
         let sorted = content.tensors.is_sorted_by(|a, b| hdf5::path_order(&a.path, &b.path).is_lt());
         assert!(sorted, "{:?}", content.tensors);
@@ -258,7 +267,7 @@ mod tests {
         let mut content = content(&[format!("{LAYERS}/a/vars/0"), "b/vars/0".to_owned()], &[]);
         content.aliases.insert("raw".to_owned(), 0);
         content.aliases.insert("other".to_owned(), 1);
-        adopt(&mut content);
+        adopt(&mut content).unwrap();
         let found = |path| content.find(path).map(|i| &*content.tensors[i].path);
         assert_eq!((found("raw"), found("other")), (Some("layers/a/vars/0"), Some("b/vars/0")));
     }

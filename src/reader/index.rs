@@ -8,10 +8,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::json::{self, Object, Text, quoted};
+use super::json::{self, Object, quoted};
 use super::source::{Source, damaged};
 use crate::error::{Error, Result, Status};
 use crate::layout::{MAX_INDEX, MAX_SHARDS};
+use crate::memory;
 
 /// What some programs put before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -67,14 +68,14 @@ impl Index {
         let mut found = Vec::new();
         for (key, files) in map.into_entries() {
             let places = file_names(files)
-                .and_then(|files| files.into_iter().map(|Text(file)| place(file, &mut names)).collect())
+                .and_then(|files| memory::try_collect(files.into_iter().map(|file| place(file, &mut names))))
                 .map_err(|e| e.context(format_args!("\"weight_map\", {}", quoted(&key))))?;
-            found.push((key.into_owned(), places));
+            memory::push(&mut found, (key.into_owned(), places))?;
         }
         // The places are in the order in which the names were met: number them as they are sorted.
-        let mut names: Vec<(Cow<str>, usize)> = names.into_iter().collect();
+        let mut names: Vec<(Cow<str>, usize)> = memory::collect(names)?;
         names.sort_unstable();
-        let mut rank = vec![0; names.len()];
+        let mut rank = memory::filled(0, names.len())?;
         for (sorted, (_, met)) in names.iter().enumerate() {
             if let Some(rank) = rank.get_mut(*met) {
                 *rank = sorted;
@@ -83,8 +84,9 @@ impl Index {
         for place in found.iter_mut().flat_map(|(_, places): &mut (_, Vec<usize>)| places) {
             *place = rank.get(*place).copied().unwrap_or_default();
         }
-        let files = names.into_iter().map(|(name, _)| name.into_owned()).collect();
-        Ok(Index { metadata: whole.get("metadata").map(str::to_owned), files, map: found })
+        let files = memory::collect(names.into_iter().map(|(name, _)| name.into_owned()))?;
+        let metadata = whole.get("metadata").map(memory::text).transpose()?;
+        Ok(Index { metadata, files, map: found })
     }
 
     /// Whether it names files, and all of them end in this.
@@ -114,16 +116,16 @@ impl Index {
 }
 
 /// One name, or a list of some.
-fn file_names(value: &str) -> Result<Vec<Text<'_>>> {
+fn file_names(value: &str) -> Result<Vec<Cow<'_, str>>> {
     const EXPECTED: &str = "the name of a file, or a list of some";
     if value.starts_with('[') {
         if value.bytes().filter(|b| *b == b',').count() >= MAX_FILES {
             return Err(too_many());
         }
-        let names: Vec<Text> = json::value(value, EXPECTED)?;
+        let names = json::list(value, EXPECTED)?;
         return if names.is_empty() { Err(damaged("it is in no file")) } else { Ok(names) };
     }
-    json::value(value, EXPECTED).map(|name| vec![name])
+    json::text(value, EXPECTED).map(|name| vec![name])
 }
 
 /// The place of a file among those met so far.
@@ -136,7 +138,7 @@ fn place<'a>(file: Cow<'a, str>, names: &mut HashMap<Cow<'a, str>, usize>) -> Re
     if next == MAX_FILES {
         return Err(too_many());
     }
-    names.insert(file, next);
+    memory::insert(names, file, next)?;
     Ok(next)
 }
 

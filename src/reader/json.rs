@@ -5,18 +5,20 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_core::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_core::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::source::damaged;
 use crate::error::Result;
+use crate::layout::put_json_string;
+use crate::memory;
 
 /// The most levels of nesting: formats have three, and their metadata may have a few.
 const MAX_DEPTH: usize = 64;
 
 /// An object: its keys, sorted as bytes, and their values as they stand in the text.
 #[derive(Debug)]
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     entries: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
@@ -26,13 +28,19 @@ impl<'a> Object<'a> {
     /// # Errors
     /// `Format` if it is not JSON, not an object, nested too deep, or has a key twice.
     pub fn parse(json: &'a str) -> Result<Object<'a>> {
-        check_depth(json)?;
-        let Entries(mut entries) = serde_json::from_str(json).map_err(|e| {
+        Object::parse_within(json, MAX_DEPTH)
+    }
+
+    /// As [`Object::parse`], of another depth at most.
+    pub fn parse_within(json: &'a str, depth: usize) -> Result<Object<'a>> {
+        check_depth(json, depth)?;
+        let Entries(entries) = serde_json::from_str(json).map_err(|e| {
             damaged(match e.is_data() {
                 true => format!("{} is not an object", quoted(json)),
                 false => format!("it is not JSON: {e}"),
             })
         })?;
+        let mut entries = entries?;
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let twice = entries.windows(2).find_map(|pair| match pair {
             [a, b] if a.0 == b.0 => Some(&a.0),
@@ -65,13 +73,73 @@ impl<'a> Object<'a> {
 ///
 /// # Errors
 /// `Format` if it is something else.
-pub(super) fn value<'a, T: Deserialize<'a>>(json: &'a str, expected: &str) -> Result<T> {
+pub(crate) fn value<'a, T: Deserialize<'a>>(json: &'a str, expected: &str) -> Result<T> {
     serde_json::from_str(json).map_err(|_| damaged(format!("{} is not {expected}", quoted(json))))
 }
 
-/// A string, as JSON.
-pub(super) fn string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// The text of a string; borrowed where it has no escapes.
+///
+/// # Errors
+/// As [`value`].
+pub(crate) fn text<'a>(json: &'a str, expected: &str) -> Result<Cow<'a, str>> {
+    let bad = || damaged(format!("{} is not {expected}", quoted(json)));
+    let inside =
+        json.trim_ascii().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(bad)?;
+    let Some(first) = inside.find('\\') else { return Ok(Cow::Borrowed(inside)) };
+    // Not by the parser, which asks for memory in its own way.
+    let (plain, mut rest) = inside.split_at(first);
+    let mut text = memory::text(inside)?;
+    text.clear();
+    text.push_str(plain);
+    while let Some(escape) = rest.strip_prefix('\\') {
+        let (c, tail) = unescaped(escape).ok_or_else(bad)?;
+        text.push(c);
+        let (plain, tail) = tail.split_at(tail.find('\\').unwrap_or(tail.len()));
+        text.push_str(plain);
+        rest = tail;
+    }
+    Ok(Cow::Owned(text))
+}
+
+/// The character that is written so behind a backslash, and what follows it.
+fn unescaped(escape: &str) -> Option<(char, &str)> {
+    let (kind, rest) = escape.split_at_checked(1)?;
+    let c = match kind {
+        "\"" | "\\" | "/" => kind.chars().next()?,
+        "b" => '\u{8}',
+        "f" => '\u{c}',
+        "n" => '\n',
+        "r" => '\r',
+        "t" => '\t',
+        "u" => return code(rest),
+        _ => return None,
+    };
+    Some((c, rest))
+}
+
+/// The character of four hexadecimal digits, or of two such codes.
+fn code(text: &str) -> Option<(char, &str)> {
+    let digits = |text: &'_ str| -> Option<u32> {
+        let digits = text.get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let (first, rest) = (digits(text)?, text.get(4..)?);
+    if !(0xd800..0xdc00).contains(&first) {
+        return Some((char::from_u32(first)?, rest));
+    }
+    let second = rest.strip_prefix("\\u")?;
+    let low = digits(second).filter(|low| (0xdc00..0xe000).contains(low))?;
+    let c = char::from_u32(0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00))?;
+    Some((c, second.get(4..)?))
+}
+
+/// A list of names.
+///
+/// # Errors
+/// As [`value`].
+pub(super) fn list<'a>(json: &'a str, expected: &str) -> Result<Vec<Cow<'a, str>>> {
+    let List(names) = value(json, expected)?;
+    names
 }
 
 /// A key or a value, for a message: shortened, and without what would garble a terminal.
@@ -83,8 +151,26 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{start}'")
 }
 
-/// Refuses text that is nested deeper than [`MAX_DEPTH`].
-fn check_depth(json: &str) -> Result<()> {
+/// Appends an entry to an object of entries alone.
+pub(super) fn put_entry(object: &mut Vec<u8>, key: &str, value: &str) -> Result<()> {
+    let before = if object.is_empty() { b'{' } else { b',' };
+    memory::push(object, before)?;
+    put_json_string(object, key)?;
+    memory::push(object, b':')?;
+    memory::append(object, value.as_bytes())
+}
+
+/// The object of all entries; none where there are none.
+pub(super) fn end_of_entries(mut object: Vec<u8>) -> Result<Option<String>> {
+    if object.is_empty() {
+        return Ok(None);
+    }
+    memory::push(&mut object, b'}')?;
+    String::from_utf8(object).map(Some).map_err(|e| damaged(format!("it is not UTF-8: {e}")))
+}
+
+/// Refuses text that is nested deeper than that.
+fn check_depth(json: &str, most: usize) -> Result<()> {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for byte in json.bytes() {
         match byte {
@@ -93,8 +179,8 @@ fn check_depth(json: &str) -> Result<()> {
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => {
                 depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(damaged(format!("its JSON is nested more than {MAX_DEPTH} levels deep")));
+                if depth > most {
+                    return Err(damaged(format!("its JSON is nested more than {most} levels deep")));
                 }
             }
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
@@ -105,7 +191,7 @@ fn check_depth(json: &str) -> Result<()> {
 }
 
 /// The entries of an object in the order of the text.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Entries<'a>(Result<Vec<(Cow<'a, str>, &'a RawValue)>>);
 
 impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
@@ -119,19 +205,45 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Self::Value, M::Error> {
                 let mut entries = Vec::new();
+                let mut kept = Ok(());
                 while let Some((Text(key), value)) = map.next_entry()? {
-                    entries.try_reserve(1).map_err(M::Error::custom)?;
-                    entries.push((key, value));
+                    kept = kept.and_then(|()| memory::push(&mut entries, (key, value)));
                 }
-                Ok(Entries(entries))
+                Ok(Entries(kept.map(|()| entries)))
             }
         }
         from.deserialize_map(Walk)
     }
 }
 
-/// A string, borrowed where it has no escapes.
-pub(super) struct Text<'a>(pub Cow<'a, str>);
+/// The names in an array, in its order.
+struct List<'a>(Result<Vec<Cow<'a, str>>>);
+
+impl<'de> Deserialize<'de> for List<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Walk;
+        impl<'de> Visitor<'de> for Walk {
+            type Value = List<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an array of strings")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> std::result::Result<Self::Value, S::Error> {
+                let mut names = Vec::new();
+                let mut kept = Ok(());
+                while let Some(Text(name)) = seq.next_element()? {
+                    kept = kept.and_then(|()| memory::push(&mut names, name));
+                }
+                Ok(List(kept.map(|()| names)))
+            }
+        }
+        from.deserialize_seq(Walk)
+    }
+}
+
+/// A key or a name, borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
@@ -170,7 +282,19 @@ mod tests {
         assert_eq!((object.len(), object.get("b"), object.get("c")), (3, Some(r#"{"x": [1, "}"]}"#), None));
         let keys: Vec<_> = object.into_entries().map(|(key, _)| key).collect();
         assert_eq!(keys, ["", "ab", "b"]);
-        assert_eq!(value::<Text>(r#""a\"b""#, "a string").unwrap().0, "a\"b");
+        for (json, expected) in [
+            (r#""a\"b""#, "a\"b"),
+            (r#" "\\\/\b\f\n\r\t\u00e9\ud83d\ude00é" "#, "\\/\u{8}\u{c}\n\r\té\u{1f600}é"),
+            (r#""""#, ""),
+        ] {
+            assert_eq!(text(json, "a string").unwrap(), expected);
+            assert_eq!(value::<Text>(json, "a string").unwrap().0, expected);
+        }
+        for json in
+            [r#""\ud83d""#, r#""\ud83dx""#, r#""\ude00""#, r#""\ud83d\ud83d""#, "1", "[]", "null", "\""]
+        {
+            assert!(text(json, "a string").is_err() && value::<Text>(json, "a string").is_err(), "{json}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! order and the model's configuration say what they are.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::content::Content;
 use super::hdf5::{self, Labels};
@@ -14,6 +14,7 @@ use crate::layout::legacy::{
     self, LAYER_NAMES, Layer, MODEL, MODEL_CONFIG, OPTIMIZER, TOP_LEVEL, TRAINING_CONFIG, VERSION, Variable,
     WEIGHT_NAMES,
 };
+use crate::memory;
 use crate::tensor::{MAX_PATH, TensorSpec, max_path_bytes};
 
 /// Gives the tensors of a legacy file their paths in Keras 3; the paths in the file become aliases. A file of
@@ -22,16 +23,16 @@ pub(super) fn adopt(content: &mut Content, labels: &Labels) -> Result<()> {
     let Some(listed) = labels.layers.get(MODEL) else { return Ok(()) };
     let text = |name| labels.texts.get(name).map(String::as_str);
     let model = text(MODEL_CONFIG);
-    let layers = model.and_then(legacy::layers).unwrap_or_default();
+    let layers = model.map(legacy::layers).transpose()?.flatten().unwrap_or_default();
     let size = content.files.iter().map(|file| file.source.len()).fold(0, u64::saturating_add);
     let mut paths = Paths { moves: HashMap::new(), room: max_path_bytes(size) };
     paths.add_layers(content, labels, listed, &layers)?;
     paths.add_list(labels, &format!("{MODEL}/{TOP_LEVEL}"), "vars")?;
     paths.add_list(labels, OPTIMIZER, "optimizer/vars")?;
-    paths.apply(content);
+    paths.apply(content)?;
 
-    content.config =
-        model.and_then(|model| legacy::keras_config(model, text(TRAINING_CONFIG), text(VERSION)));
+    let config = model.map(|model| legacy::keras_config(model, text(TRAINING_CONFIG), text(VERSION)));
+    content.config = config.transpose()?.flatten();
     content.metadata = text(VERSION).map(|version| serde_json::json!({ VERSION: version }).to_string());
     Ok(())
 }
@@ -52,7 +53,7 @@ impl Paths {
         listed: &[String],
         layers: &[Layer],
     ) -> Result<()> {
-        let known: HashMap<&str, &Layer> = layers.iter().map(|layer| (&*layer.name, layer)).collect();
+        let known: HashMap<&str, &Layer> = memory::map(layers.iter().map(|layer| (&*layer.name, layer)))?;
         let mut names = BTreeMap::new();
         for (group, name) in std::mem::take(&mut content.names) {
             names.insert(own_group(&group, listed).unwrap_or(group), name);
@@ -66,16 +67,17 @@ impl Paths {
             };
             let own = weights.iter().all(|weight| is_own(content, weight));
             let variables = if own && !weights.is_empty() {
-                Some(weights.iter().map(|path| Variable { path: path.clone(), copy: None }).collect())
+                let variables = weights.iter().map(|path| Variable { path: path.clone(), copy: None });
+                Some(memory::collect(variables)?)
             } else if let Some(layer) = known.get(&**name) {
                 names.entry(layer.group.clone()).or_insert_with(|| name.clone());
                 self.take(weights.len() as u64 * layer.group.len() as u64)?;
-                legacy::variables(layer, weights)
+                legacy::variables(layer, weights)?
             } else {
                 names.entry(format!("layers/{name}")).or_insert_with(|| name.clone());
                 let path = |i: usize| Variable { path: format!("layers/{name}/vars/{i}"), copy: None };
                 self.take(weights.len() as u64 * name.len() as u64)?;
-                Some((0..weights.len()).map(path).collect())
+                Some(memory::collect((0..weights.len()).map(path))?)
             };
             if own && let Some(key) = weights.first().and_then(|path| path.split('/').nth(1)) {
                 names.entry(format!("layers/{key}")).or_insert_with(|| name.clone());
@@ -105,7 +107,7 @@ impl Paths {
             return Err(damaged(format!("the path of its weight '{from}' in Keras 3 has {longest} bytes")));
         }
         self.take((from.len() + to.path.len()) as u64)?;
-        self.moves.insert(from, to);
+        memory::insert(&mut self.moves, from, to)?;
         Ok(())
     }
 
@@ -117,11 +119,14 @@ impl Paths {
     }
 
     /// Moves the tensors; one whose new path is taken stays where it is.
-    fn apply(mut self, content: &mut Content) {
-        let mut taken: HashSet<String> = HashSet::new();
+    fn apply(mut self, content: &mut Content) -> Result<()> {
         let still = content.tensors.iter().filter(|spec| !self.moves.contains_key(&spec.path));
-        taken.extend(still.map(|spec| spec.path.clone()));
-        let mut all = Vec::with_capacity(content.tensors.len());
+        let mut taken = memory::set(still.map(|spec| spec.path.clone()))?;
+        // Each may be there twice, and under two more paths.
+        let most = 2 * content.tensors.len();
+        memory::reserve_set(&mut taken, most)?;
+        let mut all = Vec::new();
+        memory::reserve(&mut all, most)?;
         for (spec, spot) in std::mem::take(&mut content.tensors).into_iter().zip(content.spots.drain(..)) {
             let Some(Variable { path, copy }) = self.moves.remove(&spec.path) else {
                 all.push((spec, spot, None));
@@ -138,12 +143,13 @@ impl Paths {
                 false => all.push((spec, spot, None)),
             }
         }
-        all.sort_by(|a, b| hdf5::path_order(&a.0.path, &b.0.path));
+        all.sort_unstable_by(|a, b| hdf5::path_order(&a.0.path, &b.0.path));
         for (index, (spec, spot, old)) in all.into_iter().enumerate() {
-            content.tensors.push(spec);
-            content.spots.push(spot);
+            memory::push(&mut content.tensors, spec)?;
+            memory::push(&mut content.spots, spot)?;
             content.aliases.extend(old.map(|old| (old, index)));
         }
+        Ok(())
     }
 }
 

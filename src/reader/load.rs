@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 
 use super::checksums::Rows;
 use super::content::File;
-use super::source::{Source, zeros};
+use super::source::Source;
 use super::{Place, Reader, too_large, wrong_size};
 use crate::copy;
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::TensorSpec;
 
 /// Memory that a tensor is read into.
@@ -123,7 +124,8 @@ pub(super) fn load(
     threads: u32,
     verify: bool,
 ) -> Result<()> {
-    let (mut plain, mut coded) = (Vec::with_capacity(targets.len()), Vec::new());
+    let (mut plain, mut coded) = (Vec::new(), Vec::new());
+    memory::reserve(&mut plain, targets.len())?;
     for &(tensor, target) in targets {
         let (spec, file, place) = reader.entry(tensor)?;
         let nbytes = spec.nbytes();
@@ -137,11 +139,11 @@ pub(super) fn load(
                 let number = reader.content.at(tensor).map_or(0, |(_, spot)| spot.file);
                 plain.push(Plain { item, at: (number, offset), crcs: 0 });
             }
-            place => coded.push(Coded { item, place }),
+            place => memory::push(&mut coded, Coded { item, place })?,
         }
     }
-    let plan = Plan::new(plain, coded);
-    plan.run(plan.threads(threads));
+    let plan = Plan::new(plain, coded)?;
+    plan.run(plan.threads(threads))?;
     plan.finish()
 }
 
@@ -154,12 +156,12 @@ impl Scratch {
     /// Zen 3 takes three times as long for the kernel's `rep movsb` to a place in a page just behind the one that it
     /// copies from: so it would be from a large tensor, which begins on a page of the file, to memory from malloc, which
     /// begins 16 bytes behind the start of a page.)
-    fn piece(&mut self, position: u64, len: usize) -> &mut [u8] {
+    fn piece(&mut self, position: u64, len: usize) -> Result<&mut [u8]> {
         if self.0.len() < len + PAGE {
-            self.0.resize(len.max(PIECE) + PAGE, 0);
+            memory::lengthen(&mut self.0, len.max(PIECE) + PAGE)?;
         }
         let start = (position as usize).wrapping_add(PAGE / 2).wrapping_sub(self.0.as_ptr().addr()) % PAGE;
-        self.0.get_mut(start..start + len).unwrap_or_default()
+        Ok(self.0.get_mut(start..start + len).unwrap_or_default())
     }
 }
 
@@ -178,7 +180,7 @@ pub(super) fn read(
     let mut at = offset;
     for chunk in dst.chunks_mut(PIECE) {
         if copy::STREAMS {
-            let piece = scratch.piece(source.position(at), chunk.len());
+            let piece = scratch.piece(source.position(at), chunk.len())?;
             source.read_at(at, piece)?;
             match &mut crc {
                 Some(crc) => **crc = copy::summed(piece, chunk, **crc),
@@ -196,16 +198,16 @@ pub(super) fn read(
 }
 
 impl<'a> Plan<'a> {
-    fn new(mut plain: Vec<Plain<'a>>, coded: Vec<Coded<'a>>) -> Plan<'a> {
+    fn new(mut plain: Vec<Plain<'a>>, coded: Vec<Coded<'a>>) -> Result<Plan<'a>> {
         plain.sort_unstable_by_key(|p| p.at);
         // First what cannot be divided.
-        let mut jobs: Vec<Job> = (0..coded.len()).map(Job::Coded).collect();
+        let mut jobs = memory::collect((0..coded.len()).map(Job::Coded))?;
         let mut crcs = Vec::new();
         for (i, large) in plain.iter_mut().enumerate().filter(|(_, p)| p.item.nbytes >= SMALL) {
             large.crcs = crcs.len();
             for block in 0..large.item.nbytes.div_ceil(BLOCK) {
-                jobs.push(Job::Block { plain: i, block });
-                crcs.push(AtomicU32::new(0));
+                memory::push(&mut jobs, Job::Block { plain: i, block })?;
+                memory::push(&mut crcs, AtomicU32::new(0))?;
             }
         }
         let mut run: Range<usize> = 0..0;
@@ -216,12 +218,14 @@ impl<'a> Plan<'a> {
             if joins {
                 run.end = i + 1;
             } else {
+                memory::reserve(&mut jobs, 1)?;
                 jobs.extend((!run.is_empty()).then_some(Job::Run(run)));
                 run = i..i + 1;
             }
         }
+        memory::reserve(&mut jobs, 1)?;
         jobs.extend((!run.is_empty()).then_some(Job::Run(run)));
-        Plan {
+        Ok(Plan {
             plain,
             coded,
             jobs,
@@ -229,7 +233,7 @@ impl<'a> Plan<'a> {
             stop: AtomicBool::new(false),
             fault: Mutex::new(None),
             temporary: Mutex::new(()),
-        }
+        })
     }
 
     /// How many threads to use where `wanted` are; 0 is as many as help.
@@ -248,9 +252,9 @@ impl<'a> Plan<'a> {
     }
 
     /// Does all jobs, on this thread and `threads - 1` more.
-    fn run(&self, threads: usize) {
+    fn run(&self, threads: usize) -> Result<()> {
         let size = self.jobs.len().div_ceil(threads).max(1);
-        let shares: Vec<Share> = self.jobs.chunks(size).map(Share::new).collect();
+        let shares = memory::collect(self.jobs.chunks(size).map(Share::new))?;
         thread::scope(|scope| {
             for own in 1..shares.len() {
                 // With fewer threads than hoped for, the work is done all the same.
@@ -262,6 +266,7 @@ impl<'a> Plan<'a> {
             }
             self.work(&shares, 0);
         });
+        Ok(())
     }
 
     /// Does the jobs of its own share, and then what is left of the others'.
@@ -305,7 +310,7 @@ impl<'a> Plan<'a> {
         if !item.target.fill(0, len, &mut decode).map_err(named)? {
             let _alone = (item.nbytes > BLOCK).then(|| self.temporary.lock());
             // No more than such a tensor's share of the file's size, which was checked when it was opened.
-            let mut bytes = zeros(len)?;
+            let mut bytes = memory::filled(0, len)?;
             decode(&mut bytes).map_err(named)?;
             item.target.put(0, &bytes);
         }
@@ -324,7 +329,7 @@ impl<'a> Plan<'a> {
         if !item.target.fill(start, len, &mut fill)? {
             for at in (start..start + len as u64).step_by(PIECE) {
                 let len = (start + len as u64 - at).min(PIECE as u64) as usize;
-                let piece = scratch.piece(source.position(offset + at), len);
+                let piece = scratch.piece(source.position(offset + at), len)?;
                 source.read_at(offset + at, piece)?;
                 if item.checked() {
                     crc = copy::crc32(piece, crc);
@@ -344,10 +349,11 @@ impl<'a> Plan<'a> {
         let start = first.at.1;
         let end = run.iter().map(Plain::end).max().unwrap_or(start);
         let source = &first.item.file.source;
-        let bytes = scratch.piece(source.position(start), (end - start) as usize);
-        if let Err(error) = source.read_at(start, bytes) {
-            return self.note(&first.item, Err(error));
-        }
+        let piece = scratch.piece(source.position(start), (end - start) as usize);
+        let bytes = match piece.and_then(|bytes| source.read_at(start, bytes).map(|()| bytes)) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.note(&first.item, Err(error)),
+        };
         for plain @ Plain { item, .. } in run {
             let range = (plain.at.1 - start) as usize..(plain.end() - start) as usize;
             let bytes = bytes.get(range).unwrap_or_default();

@@ -23,7 +23,7 @@ mod former;
 mod guard;
 mod hdf5;
 mod index;
-mod json;
+pub(crate) mod json;
 mod keras;
 mod legacy;
 mod load;
@@ -44,6 +44,7 @@ pub use self::stream::Stream;
 use self::content::{Content, File};
 use self::hdf5::Place;
 use self::index::Index;
+use self::json::Object;
 use self::load::Scratch;
 use self::safetensors::Likeness;
 use self::source::{Source, damaged};
@@ -51,6 +52,7 @@ use self::zip::Archive;
 use crate::error::{Error, Result, Status};
 use crate::layout::data_key;
 use crate::layout::own::OWN_GROUP;
+use crate::memory;
 use crate::tensor::{TensorSpec, shape_text};
 
 /// An open checkpoint, of any format that is written here. Any thread may use it, several at once too.
@@ -175,8 +177,8 @@ impl Reader {
     /// `Format` names the first tensor that is wrong, or the place.
     pub fn verify(&self) -> Result<()> {
         let covered = self.content.covered();
-        let discards: Vec<_> = covered.map(|(i, spec)| (i, Discard(spec.nbytes()))).collect();
-        let targets: Vec<_> = discards.iter().map(|(i, discard)| (*i, discard as &dyn Target)).collect();
+        let discards = memory::collect(covered.map(|(i, spec)| (i, Discard(spec.nbytes()))))?;
+        let targets = memory::collect(discards.iter().map(|(i, discard)| (*i, discard as &dyn Target)))?;
         self.load(&targets, 0)?;
         self.state()?;
         for file in &self.content.files {
@@ -208,10 +210,28 @@ impl Reader {
         self.text(&self.content.metadata, "metadata.json")
     }
 
+    /// What of [`Reader::metadata`] is a text, by its key.
+    ///
+    /// # Errors
+    /// As [`Reader::config`].
+    pub fn metadata_texts(&self) -> Result<Vec<(String, String)>> {
+        let Some(json) = self.metadata()? else { return Ok(Vec::new()) };
+        let object = match Object::parse(&json) {
+            Err(e) if e.os() == libc::ENOMEM => return Err(e),
+            // It is another program's.
+            Err(_) => return Ok(Vec::new()),
+            Ok(object) => object,
+        };
+        let texts = object.into_entries().filter(|(_, value)| value.starts_with('"'));
+        memory::try_collect(
+            texts.map(|(key, value)| Ok((key.into_owned(), json::text(value, "a text")?.into_owned()))),
+        )
+    }
+
     fn text(&self, found: &Option<String>, member: &str) -> Result<Option<String>> {
         match (found, &self.content.archive) {
             (None, Some(archive)) => archive.text(member).map_err(|e| named(&self.source, e)),
-            (found, _) => Ok(found.clone()),
+            (found, _) => found.as_deref().map(memory::text).transpose(),
         }
     }
 
@@ -241,7 +261,7 @@ impl Reader {
     pub fn assets(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let assets =
             self.asset_names().map(|name| Ok((name.to_owned(), self.asset(name)?.unwrap_or_default())));
-        assets.collect()
+        memory::try_collect(assets)
     }
 
     /// The training state that this library put into the file, JSON without its padding.
@@ -263,14 +283,12 @@ impl Reader {
         let first = self.tensors().len();
         let keyed = (first..).zip(&self.content.data);
         let keyed = keyed.filter_map(|(index, (spec, _))| Some((data_key(&spec.path)?, index, spec)));
-        keyed
-            .map(|(key, index, spec)| {
-                let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
-                let mut bytes = source::zeros(len)?;
-                self.read_one(index, &mut bytes).map_err(|e| named(&self.source, e))?;
-                Ok((key, bytes))
-            })
-            .collect()
+        memory::try_collect(keyed.map(|(key, index, spec)| {
+            let len = usize::try_from(spec.nbytes()).map_err(|_| too_large(spec))?;
+            let mut bytes = memory::filled(0, len)?;
+            self.read_one(index, &mut bytes).map_err(|e| named(&self.source, e))?;
+            Ok((key, bytes))
+        }))
     }
 
     fn entry(&self, index: usize) -> Result<(&TensorSpec, &File, Place)> {
@@ -356,7 +374,7 @@ fn read_index(source: &Source, opening: &Opening) -> Result<Content> {
 /// As [`Reader::open`] and [`Reader::state`].
 pub fn training_state(path: &Path) -> Result<Option<Vec<u8>>> {
     let own = Reader::open_with(path, &Opening { only: Some(OWN_GROUP) })?;
-    Ok(own.state()?.map(<[u8]>::to_vec))
+    own.state()?.map(|state| memory::collect(state.iter().copied())).transpose()
 }
 
 /// The names of the files that a checkpoint is made of, beside its own: those that an index names.

@@ -13,7 +13,7 @@ use self::header::Tensors;
 use self::own::Own;
 use super::Opening;
 use super::checksums::Checksums;
-use super::content::{Content, File, Spot};
+use super::content::{Content, File, Spot, unzipped};
 use super::hdf5::path_order;
 use super::index::Index;
 use super::json::{Object, quoted};
@@ -21,6 +21,7 @@ use super::source::{Source, damaged};
 use crate::error::Result;
 use crate::layout::data_key;
 use crate::layout::safetensors::{MAX_HEADER, METADATA_KEY};
+use crate::memory;
 use crate::tensor::TensorSpec;
 
 /// Bytes before the header: its length.
@@ -61,14 +62,17 @@ pub(super) fn read(source: &Source, opening: &Opening) -> Result<Content> {
     // What is under a name of our own is no tensor here.
     let Part { tensors, own, data } = Part::read(source, opening.only.is_none())?;
     let Tensors { listed, others } = tensors;
-    let tensors = listed.into_iter().map(|(spec, begin)| (spec, Spot::here(0, data + begin)));
-    let (data, tensors) = tensors.partition(|(spec, _)| data_key(&spec.path).is_some());
-    let (tensors, spots) = sorted(tensors);
+    let (mut own_data, mut tensors) = (Vec::new(), Vec::new());
+    for (spec, begin) in listed {
+        let list = if data_key(&spec.path).is_some() { &mut own_data } else { &mut tensors };
+        memory::push(list, (spec, Spot::here(0, data + begin)))?;
+    }
+    let (tensors, spots) = sorted(tensors)?;
     Ok(Content {
         files: vec![file(source, own.checksums)],
         tensors,
         spots,
-        data,
+        data: own_data,
         names: own.names,
         aliases: BTreeMap::new(),
         unlisted: others.into_iter().next(),
@@ -85,7 +89,8 @@ pub(super) fn read_index(source: &Source, index: Index) -> Result<Content> {
         return Err(damaged(format!("tensor {}: it is said to be in {} files", quoted(name), files.len())));
     }
     // The tensors of the index that have not been met.
-    let mut missing: Vec<Option<usize>> = index.map.iter().map(|(_, files)| files.first().copied()).collect();
+    let mut missing: Vec<Option<usize>> =
+        memory::collect(index.map.iter().map(|(_, files)| files.first().copied()))?;
     let mut meet = |tensor: &str, file: usize| {
         let entry = index.map.binary_search_by(|(name, _)| name.as_str().cmp(tensor)).ok();
         let entry = entry.and_then(|entry| missing.get_mut(entry)).filter(|entry| **entry == Some(file));
@@ -103,8 +108,10 @@ pub(super) fn read_index(source: &Source, index: Index) -> Result<Content> {
             }
         }
         let wanted = found.listed.into_iter().filter(|(spec, _)| meet(&spec.path, i));
-        tensors.extend(wanted.map(|(spec, begin)| (spec, Spot::here(i, data + begin))));
-        files.push(file(&part, own.checksums));
+        for (spec, begin) in wanted {
+            memory::push(&mut tensors, (spec, Spot::here(i, data + begin)))?;
+        }
+        memory::push(&mut files, file(&part, own.checksums))?;
         names.extend(own.names);
         config = config.or(own.config);
     }
@@ -117,7 +124,7 @@ pub(super) fn read_index(source: &Source, index: Index) -> Result<Content> {
             quoted(file)
         )));
     }
-    let (tensors, spots) = sorted(tensors);
+    let (tensors, spots) = sorted(tensors)?;
     let metadata = index.metadata;
     Ok(Content {
         files,
@@ -161,9 +168,9 @@ fn file(source: &Source, checksums: Checksums) -> File {
     File { source: source.clone(), checksums }
 }
 
-fn sorted(mut tensors: Vec<(TensorSpec, Spot)>) -> (Vec<TensorSpec>, Vec<Spot>) {
+fn sorted(mut tensors: Vec<(TensorSpec, Spot)>) -> Result<(Vec<TensorSpec>, Vec<Spot>)> {
     tensors.sort_unstable_by(|(a, _), (b, _)| path_order(&a.path, &b.path));
-    tensors.into_iter().unzip()
+    unzipped(tensors)
 }
 
 /// The header's text.

@@ -3,22 +3,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::content::{Content, Spot};
+use super::content::{Content, Spot, unzipped};
 use super::hdf5::{self, path_order};
 use super::index::Index;
-use super::json::{self, Object, Text, quoted};
+use super::json::{self, Object, end_of_entries, put_entry, quoted};
 use super::source::{Source, damaged};
 use super::{Opening, former, weights};
 use crate::error::Result;
 use crate::layout::guard::KEY;
 use crate::layout::is_own;
 use crate::layout::own::OWN_GROUP;
+use crate::memory;
 use crate::tensor::TensorSpec;
 
 /// Reads the files of an index. A group's tensors are those in the files that the index names for it: what else is in
 /// them is not listed.
 pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> Result<Content> {
-    let Metadata { own, rest } = Metadata::parse(index.metadata.as_deref());
+    let Metadata { own, rest } = Metadata::parse(index.metadata.as_deref())?;
     let mut content = Content {
         files: Vec::new(),
         tensors: Vec::new(),
@@ -37,11 +38,11 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
         return Ok(content);
     }
     // The entries of the map that name each file.
-    let mut entries: Vec<Vec<u32>> = vec![Vec::new(); index.files.len()];
+    let mut entries: Vec<Vec<u32>> = memory::filled(Vec::new(), index.files.len())?;
     for (entry, (_, files)) in (0..).zip(&index.map) {
         for file in files {
             if let Some(entries) = entries.get_mut(*file) {
-                entries.push(entry);
+                memory::push(entries, entry)?;
             }
         }
     }
@@ -55,12 +56,12 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
         let groups = keys.map(|(key, _)| (key.strip_prefix('/').unwrap_or(key), false));
         // What is ours is told from the rest by itself.
         let groups = groups.filter(|(group, _)| !is_own(group));
-        let mut groups: HashMap<&str, bool> = groups.collect();
+        let mut groups: HashMap<&str, bool> = memory::map(groups)?;
         for (spec, spot) in part.tensors.into_iter().zip(part.spots) {
             let group = spec.path.rsplit_once('/').map_or("", |(group, _)| group);
             if let Some(met) = groups.get_mut(group) {
                 *met = true;
-                tensors.push((spec, Spot { file: i, ..spot }));
+                memory::push(&mut tensors, (spec, Spot { file: i, ..spot }))?;
             }
         }
         // The first by name, so that the message is always the same.
@@ -71,8 +72,12 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
                 quoted(&format!("/{group}"))
             )));
         }
-        content.data.extend(part.data.into_iter().map(|(spec, spot)| (spec, Spot { file: i, ..spot })));
-        content.files.extend(part.files);
+        for (spec, spot) in part.data {
+            memory::push(&mut content.data, (spec, Spot { file: i, ..spot }))?;
+        }
+        for file in part.files {
+            memory::push(&mut content.files, file)?;
+        }
         content.unlisted = content.unlisted.or(part.unlisted);
         for (group, name) in part.names {
             content.names.entry(group).or_insert(name);
@@ -80,8 +85,8 @@ pub(super) fn read_index(source: &Source, index: &Index, opening: &Opening) -> R
     }
     tensors.sort_unstable_by(|(a, _), (b, _)| path_order(&a.path, &b.path));
     refuse_twice(&tensors, &index.files)?;
-    (content.tensors, content.spots) = tensors.into_iter().unzip();
-    former::adopt(&mut content);
+    (content.tensors, content.spots) = unzipped(tensors)?;
+    former::adopt(&mut content)?;
     Ok(content)
 }
 
@@ -115,19 +120,19 @@ struct Metadata {
 }
 
 impl Metadata {
-    fn parse(json: Option<&str>) -> Metadata {
-        let Some(Ok(object)) = json.map(Object::parse) else {
-            return Metadata { own: Ok(None), rest: json.map(str::to_owned) };
+    fn parse(json: Option<&str>) -> Result<Metadata> {
+        let object = match json.map(Object::parse) {
+            Some(Ok(object)) => object,
+            Some(Err(e)) if e.os() == libc::ENOMEM => return Err(e),
+            _ => return Ok(Metadata { own: Ok(None), rest: json.map(memory::text).transpose()? }),
         };
         let own = object.get(OWN_GROUP).map(state).transpose();
         let own = own.map_err(|e| e.context(format_args!("the training state, \"{OWN_GROUP}\"")));
-        let mut rest = String::new();
+        let mut rest = Vec::new();
         for (key, value) in object.into_entries().filter(|(key, _)| key != OWN_GROUP && key != KEY) {
-            rest.push(if rest.is_empty() { '{' } else { ',' });
-            rest.extend([&json::string(&key), ":", value]);
+            put_entry(&mut rest, &key, value)?;
         }
-        let rest = (!rest.is_empty()).then(|| rest + "}");
-        Metadata { own, rest }
+        Ok(Metadata { own, rest: end_of_entries(rest)? })
     }
 }
 
@@ -135,11 +140,11 @@ impl Metadata {
 fn state(json: &str) -> Result<Vec<u8>> {
     let object = Object::parse(json)?;
     let field = |key: &str| object.get(key).ok_or_else(|| damaged(format!("it has no \"{key}\"")));
-    let Text(state) = json::value(field("state")?, "a string")?;
+    let state = json::text(field("state")?, "a string")?;
     let expected: u32 = json::value(field("crc32")?, "a number of 32 bits")?;
     let found = crc32fast::hash(state.as_bytes());
     match found == expected {
-        true => Ok(state.into_owned().into_bytes()),
+        true => memory::collect(state.bytes()),
         false => Err(damaged(format!(
             "it does not match its checksum (expected {expected:08x}, found {found:08x}): it is damaged, or another \
              program has changed it"

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// A stretch of an open file. Its clones share the descriptor; reads from several threads do not disturb each
 /// other.
@@ -88,7 +89,7 @@ impl Source {
         let (true, Ok(size)) = (fits, usize::try_from(len)) else {
             return Err(self.beyond(offset, len));
         };
-        let mut buf = zeros(size)?;
+        let mut buf = memory::filled(0, size)?;
         self.read_at(offset, &mut buf)?;
         Ok(buf)
     }
@@ -98,37 +99,7 @@ impl Source {
     }
 }
 
-/// Makes room for `more` elements, how many a file has said; an error where the memory is not there.
-pub(super) fn reserve<T>(list: &mut Vec<T>, more: usize) -> Result<()> {
-    list.try_reserve(more).map_err(|_| {
-        damaged(format!(
-            "it needs memory for {more} elements of {} bytes, which is not there",
-            size_of::<T>()
-        ))
-    })
-}
-
-/// `len` zeros, as [`reserve`] has it.
-pub(super) fn zeros(len: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reserve(&mut bytes, len)?;
-    bytes.resize(len, 0);
-    Ok(bytes)
-}
-
 /// A fault in a file's content. Where a call into the reader ends, the file's name is put before it.
 pub(super) fn damaged(what: impl Into<String>) -> Error {
     Error::new(Status::Format, what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_that_is_not_there_is_an_error() {
-        for len in [isize::MAX as usize, usize::MAX] {
-            assert_eq!(zeros(len).unwrap_err().status(), Status::Format);
-        }
-    }
 }

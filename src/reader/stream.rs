@@ -5,10 +5,11 @@ use std::ops::Deref;
 
 use super::hdf5::Place;
 use super::load::{self, Scratch};
-use super::source::{damaged, zeros};
+use super::source::damaged;
 use super::{Reader, named, too_large};
 use crate::copy;
 use crate::error::Result;
+use crate::memory;
 
 /// A tensor that is read from its beginning to its end. One that is in the file as it is takes no memory; another is
 /// decoded as a whole at the first read, and kept until the last.
@@ -83,7 +84,7 @@ impl<R: Deref<Target = Reader>> Stream<R> {
                 if self.at == 0 {
                     let len = usize::try_from(self.nbytes).map_err(|_| too_large(spec))?;
                     // No more than such a tensor's share of the file's size, which was checked when it was opened.
-                    self.decoded = zeros(len)?;
+                    self.decoded = memory::filled(0, len)?;
                     file.decode(place, spec, &mut self.decoded)
                         .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
                 }

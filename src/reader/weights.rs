@@ -12,12 +12,13 @@ use super::{former, legacy};
 use crate::error::Result;
 use crate::layout::own::OWN_GROUP;
 use crate::layout::{data_key, is_own};
+use crate::memory;
 use crate::tensor::{Dtype, TensorSpec};
 
 /// Reads the HDF5 file that begins at `origin`.
 pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
     let mut content = read_part(source, origin, opening)?;
-    former::adopt(&mut content);
+    former::adopt(&mut content)?;
     Ok(content)
 }
 
@@ -25,14 +26,15 @@ pub(super) fn read(source: &Source, origin: u64, opening: &Opening) -> Result<Co
 pub(super) fn read_part(source: &Source, origin: u64, opening: &Opening) -> Result<Content> {
     let tree = hdf5::read(source, origin, opening.only)?;
     let mut file = File { source: tree.source, checksums: Checksums::default() };
-    let (mut tensors, mut spots) =
-        (Vec::with_capacity(tree.tensors.len()), Vec::with_capacity(tree.tensors.len()));
+    let (mut tensors, mut spots) = (Vec::new(), Vec::new());
+    memory::reserve(&mut tensors, tree.tensors.len())?;
+    memory::reserve(&mut spots, tree.tensors.len())?;
     let (mut own, mut data) = (Vec::new(), Vec::new());
     for (spec, place) in tree.tensors {
         if data_key(&spec.path).is_some() {
-            data.push((spec, Spot { file: 0, place }));
+            memory::push(&mut data, (spec, Spot { file: 0, place }))?;
         } else if is_own(&spec.path) {
-            own.push((spec, place));
+            memory::push(&mut own, (spec, place))?;
         } else {
             tensors.push(spec);
             spots.push(Spot { file: 0, place });
@@ -65,10 +67,14 @@ fn read_own(file: &mut File, own: &[(TensorSpec, Place)]) -> Result<Result<Optio
         && spec.shape.get(1) == Some(&2)
         && spec.dtype == Dtype::U64
     {
-        file.checksums = Checksums::from_bytes(&file.whole(*place, spec)?);
+        file.checksums = Checksums::from_bytes(&file.whole(*place, spec)?)?;
     }
     let Some((spec, place)) = find("/state") else { return Ok(Ok(None)) };
-    Ok(file.whole(*place, spec).and_then(|mut bytes| {
+    let whole = match file.whole(*place, spec) {
+        Err(e) if e.os() == libc::ENOMEM => return Err(e),
+        whole => whole,
+    };
+    Ok(whole.and_then(|mut bytes| {
         file.checksums.check(spec, crc32fast::hash(&bytes))?;
         bytes.truncate(bytes.trim_ascii_end().len());
         Ok((!bytes.is_empty()).then_some(bytes))

@@ -11,7 +11,8 @@ mod records;
 
 use self::records::{Directory, Local, Member};
 use crate::error::{Error, Result, Status};
-use crate::reader::source::{Source, damaged, reserve};
+use crate::memory;
+use crate::reader::source::{Source, damaged};
 
 pub(super) use self::records::MAGIC;
 
@@ -64,7 +65,7 @@ impl Archive {
         let Some(member) = self.directory.find(name) else { return Ok(None) };
         let mut bytes = Vec::new();
         self.unpack(member, &mut |piece| {
-            reserve(&mut bytes, piece.len())?;
+            memory::reserve(&mut bytes, piece.len())?;
             bytes.extend_from_slice(piece);
             Ok(())
         })?;
@@ -154,7 +155,7 @@ impl Archive {
 
 /// Gives all bytes to `sink`, piece by piece.
 fn pieces(part: &Source, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let mut buf = vec![0; part.len().min(PIECE) as usize];
+    let mut buf = memory::filled(0, part.len().min(PIECE) as usize)?;
     let mut at = 0;
     while at < part.len() {
         let n = (part.len() - at).min(PIECE);

@@ -8,6 +8,7 @@ use std::thread;
 
 use crate::engine::SOURCE_BLOCK;
 use crate::error::Result;
+use crate::memory;
 use crate::reader::{Reader, Stream};
 
 /// Where a part of a block begins: a cache line, so that every part is whole elements.
@@ -29,8 +30,8 @@ struct Part {
 }
 
 impl Block {
-    fn new() -> Block {
-        Block { bytes: vec![0; SOURCE_BLOCK], parts: Vec::new() }
+    fn new() -> Result<Block> {
+        Ok(Block { bytes: memory::filled(0, SOURCE_BLOCK)?, parts: Vec::new() })
     }
 
     /// Where the next part begins; not beyond the end, which is a multiple of the alignment.
@@ -49,8 +50,7 @@ impl Block {
         let range = start..start + len;
         let offset = stream.position();
         stream.read(self.bytes.get_mut(range.clone()).unwrap_or_default())?;
-        self.parts.push(Part { tensor, offset, range });
-        Ok(())
+        memory::push(&mut self.parts, Part { tensor, offset, range })
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn read(
     };
     let alone = || {
         let mut done = Ok(());
-        let read = fill(reader, tensors, verify, Block::new(), |block| {
+        let read = fill(reader, tensors, verify, Block::new()?, |block| {
             done = put(&block);
             done.is_ok().then_some(block)
         });
@@ -88,13 +88,14 @@ pub(super) fn read(
         let (full, filled) = sync_channel(1);
         let (back, empty) = channel();
         let more = move |block| full.send(block).ok().and_then(|()| empty.recv().ok());
-        let read = move || fill(reader, tensors, verify, Block::new(), more);
+        let (one, other) = (Block::new()?, Block::new()?);
+        let read = move || fill(reader, tensors, verify, one, more);
         let Ok(reading) = thread::Builder::new().name("ckpt-read".into()).spawn_scoped(scope, read) else {
             return alone();
         };
         // It has gone where it has failed, or read all: no reason to stop.
         let give_back = |block| back.send(block).unwrap_or_default();
-        give_back(Block::new());
+        give_back(other);
         let done = filled.into_iter().try_for_each(|block| put(&block).map(|()| give_back(block)));
         // Nobody waits for blocks any more: if the thread still reads, it ends.
         drop(back);

@@ -2,10 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use crate::error::{Error, Result};
 use crate::policy::Level;
+use crate::sync::thread::{self, JoinHandle};
 
 use super::callbacks::{self, Saving};
 use super::process;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, ReentrantMutex};
+use crate::sync::parking_lot::{Mutex, ReentrantMutex};
+use crate::sync::thread_local;
 
 use super::process;
 
@@ -27,18 +28,18 @@ pub(super) struct Saving(usize);
 impl Saving {
     /// A save of the session at this address.
     pub fn of<T>(session: &T) -> Saving {
-        Saving(SAVING.replace(address(session)))
+        Saving(SAVING.with(|saving| saving.replace(address(session))))
     }
 
     /// Whether this thread makes or copies a save of the session at this address.
     pub fn is_of<T>(session: &T) -> bool {
-        SAVING.get() == address(session)
+        SAVING.with(Cell::get) == address(session)
     }
 }
 
 impl Drop for Saving {
     fn drop(&mut self) {
-        SAVING.set(self.0);
+        SAVING.with(|saving| saving.set(self.0));
     }
 }
 
@@ -48,12 +49,12 @@ fn address<T>(session: &T) -> usize {
 
 /// Says that this thread is one of ours.
 pub(super) fn enter_background() {
-    BACKGROUND.set(true);
+    BACKGROUND.with(|background| background.set(true));
 }
 
 /// Whether this thread is one of ours.
 pub(super) fn in_background() -> bool {
-    BACKGROUND.get()
+    BACKGROUND.with(Cell::get)
 }
 
 /// Lets one call through at a time; clones are the same gate. Reentrant, since a function may call into the session that

@@ -1,14 +1,15 @@
 //! One file to another format: whatever can be read is a model that can be written.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 
 use crate::engine::{Buffer, Source, WriteOptions};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Format};
+use crate::memory;
 use crate::reader::{Reader, Stream};
 
 use super::data::Data;
@@ -58,11 +59,11 @@ fn copy(reader: &Arc<Reader>, format: Format, dst: &Path) -> Result<()> {
     for (name, bytes) in reader.assets()? {
         model.set_asset(&name, &bytes)?;
     }
-    for (key, value) in metadata(reader)? {
+    for (key, value) in reader.metadata_texts()? {
         model.set_metadata(&key, &value)?;
     }
     let state = match reader.state()? {
-        Some(state) => state.to_vec(),
+        Some(state) => memory::collect(state.iter().copied())?,
         None => TrainingState::default().to_json(),
     };
     let kind = Kind::new(format, layout::MAX_SHARD_BYTES);
@@ -74,21 +75,13 @@ fn copy(reader: &Arc<Reader>, format: Format, dst: &Path) -> Result<()> {
 fn order(reader: &Reader, format: Format, config: Option<&str>) -> Result<Vec<usize>> {
     match (format, config) {
         (Format::LegacyH5, Some(config)) => {
-            let names = reader.names().map(|(group, name)| (group.to_owned(), name.to_owned())).collect();
+            // One after the other: collecting takes a list of all.
+            let mut names = BTreeMap::new();
+            names.extend(reader.names().map(|(group, name)| (group.to_owned(), name.to_owned())));
             layout::legacy::order(config, reader.tensors(), &names)
         }
-        _ => Ok((0..reader.tensors().len()).collect()),
+        _ => memory::collect(0..reader.tensors().len()),
     }
-}
-
-/// The strings of the metadata.
-fn metadata(reader: &Reader) -> Result<Vec<(String, String)>> {
-    let json = reader.metadata()?.and_then(|json| serde_json::from_str::<Map<String, Value>>(&json).ok());
-    let strings = json.into_iter().flatten().filter_map(|(key, value)| match value {
-        Value::String(value) => Some((key, value)),
-        _ => None,
-    });
-    Ok(strings.collect())
 }
 
 /// A tensor of the checkpoint that is converted, read when the save asks for it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::engine::Buffer;
 use crate::error::{Error, Result};
 use crate::layout::{data_key, data_path};
+use crate::memory;
 
 /// Bytes by the paths that they have in a checkpoint; each is shared with the saves that hold it.
 #[derive(Clone, Default)]
@@ -35,8 +36,11 @@ impl Data {
 
     /// Takes over what a checkpoint has.
     pub fn of(entries: Vec<(String, Vec<u8>)>) -> Result<Data> {
-        let entries = entries.into_iter().map(|(key, bytes)| Ok((data_path(&key)?, Arc::new(bytes))));
-        entries.collect::<Result<_>>().map(Data)
+        let mut data = Data::default();
+        for (key, bytes) in entries {
+            data.set((data_path(&key)?, Arc::new(bytes)));
+        }
+        Ok(data)
     }
 
     /// The bytes under a key.
@@ -50,17 +54,17 @@ impl Data {
     }
 
     /// What a layout has to know.
-    pub fn sizes(&self) -> Sizes {
-        self.0.iter().map(|(path, bytes)| (path.clone(), bytes.len() as u64)).collect()
+    pub fn sizes(&self) -> Result<Sizes> {
+        memory::collect(self.0.iter().map(|(path, bytes)| (path.clone(), bytes.len() as u64)))
     }
 
     /// The buffers of a model, and behind them these bytes.
-    pub fn behind(&self, model: &Arc<Vec<Buffer>>) -> Arc<Vec<Buffer>> {
+    pub fn behind(&self, model: &Arc<Vec<Buffer>>) -> Result<Arc<Vec<Buffer>>> {
         match self.0.is_empty() {
-            true => model.clone(),
+            true => Ok(model.clone()),
             false => {
                 let own = self.0.values().map(|bytes| Buffer::owned(bytes.clone()));
-                Arc::new(model.iter().cloned().chain(own).collect())
+                memory::collect(model.iter().cloned().chain(own)).map(Arc::new)
             }
         }
     }

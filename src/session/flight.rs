@@ -1,14 +1,13 @@
 //! A save on its way: what its caller, its writer and whoever cancels it have in common.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use parking_lot::Mutex;
 
 use crate::engine::{Watch, Written};
 use crate::error::{Error, Status};
 use crate::policy::{Level, Place};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::parking_lot::Mutex;
 
 use super::callbacks::{self, Saving};
 use super::shared::Shared;

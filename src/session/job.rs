@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::engine::claim::Taken;
 use crate::engine::{Watch, WriteStats};
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::policy::Ticket;
 
 use super::flight::{Flight, Follow};
@@ -32,7 +33,7 @@ impl Shared {
         let Job { counter, ticket, flight, work, to } = job;
         let (path, place) = (ticket.due().path.clone(), ticket.due().place);
         let follow = Follow { shared: self, flight: &flight, counter, path: &path, place };
-        let state = self.lock().training_state(counter, &ticket, &flight);
+        let state = self.lock().training_state(counter, &ticket, &flight, self.last_of.as_deref());
         let written = guarded(|| self.write(work, &to, state, &follow));
         follow.released();
         let bytes = written.as_ref().ok().map(|stats| stats.bytes);
@@ -80,7 +81,12 @@ impl Shared {
         stats.file.made_dirs.extend(taken.map(Taken::keep).unwrap_or_default());
         let mut beside = self.left_beside(&stats.file.path);
         beside.retain(|earlier| !stats.file.companions.contains(earlier));
-        stats.file.companions.extend(beside);
+        // The file stands: where there is no memory for them, they stay beside it.
+        if let Ok(companions) = memory::make_mut(&mut stats.file.companions)
+            && memory::reserve(companions, beside.len()).is_ok()
+        {
+            companions.extend(beside);
+        }
         Ok(stats)
     }
 }

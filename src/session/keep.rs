@@ -1,15 +1,17 @@
 //! What becomes of checkpoints: which stay and which go, and the stable name of the newest.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{self, Path, PathBuf};
+use std::path::{self, Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::storage::FileId;
 use crate::engine::{self, WriteStats, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::Format;
-use crate::policy::{Level, Place, Record, Template, Ticket};
+use crate::memory;
+use crate::policy::{Level, Place, Record, Retention, Template, Ticket};
 
 use super::flight::{Flight, Follow};
 use super::options::Stats;
@@ -60,7 +62,7 @@ impl Shared {
             value: due.value,
             saved_at: flight.began(),
         };
-        let saved = Saved { shown: due.path.clone(), file: stats.file };
+        let saved = Saved { shown: due.path.clone(), file: stats.file, is_linked: false };
         core.policy.confirm(ticket);
         if place != Place::Own {
             return (Ok(()), Vec::new());
@@ -74,7 +76,9 @@ impl Shared {
     pub fn left_beside(&self, path: &Path) -> Vec<(PathBuf, FileId)> {
         let mut beside = Vec::new();
         for earlier in self.lock().files.values().filter(|earlier| earlier.file.path == path) {
-            beside.extend_from_slice(&earlier.file.companions);
+            // Where there is no memory for them, they stay.
+            let more = earlier.file.companions.iter().cloned();
+            beside.extend(memory::collect(more).unwrap_or_default());
         }
         beside.retain(|(path, id)| engine::stands(&*self.storage, path, *id).unwrap_or(false));
         beside
@@ -112,24 +116,39 @@ impl Shared {
         if follow.place != Place::Own {
             return Vec::new();
         }
+        let Some((epoch, value)) = self.lock().open.get(&follow.counter).map(|open| (open.epoch, open.value))
+        else {
+            return Vec::new();
+        };
+        let (path, saved_at) = (follow.path.to_owned(), follow.flight.began());
+        self.dispensable_for(Record { path, counter: follow.counter, epoch, value, saved_at }, device)
+    }
+
+    /// As [`Shared::dispensable`], in bytes, for the next save, whichever that is; `path` where it is known.
+    pub fn dispensable_next(&self, path: Option<&str>, device: u64) -> u64 {
+        let counter = self.lock().saves.saturating_add(1);
+        let path = path.unwrap_or_default().to_owned();
+        let new = Record { path, counter, epoch: 0, value: None, saved_at: 0.0 };
+        self.dispensable_for(new, device).iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Those that go once there is this one, whose path is as the template makes it.
+    fn dispensable_for(&self, mut new: Record, device: u64) -> Vec<(u64, u64)> {
         let file =
             |core: &Core, record: &Record| core.files.get(&record.counter).map(|saved| saved.file.clone());
+        let is_linked = |core: &Core, record: &Record| {
+            core.files.get(&record.counter).is_some_and(|saved| saved.is_linked)
+        };
         let (needed, going) = {
             let core = self.lock();
-            let Some(open) = core.open.get(&follow.counter) else { return Vec::new() };
-            let same = core.files.values().find(|saved| saved.shown == follow.path);
-            let path = same.map_or(follow.path.into(), |same| same.file.path.to_string_lossy());
-            let new = Record {
-                path: path.into_owned(),
-                counter: follow.counter,
-                epoch: open.epoch,
-                value: open.value,
-                saved_at: follow.flight.began(),
-            };
+            if let Some(same) = core.files.values().find(|saved| saved.shown == new.path) {
+                new.path = same.file.path.to_string_lossy().into_owned();
+            }
             let needed = [core.retention.newest(), core.retention.best()].into_iter().flatten();
             let needed: Vec<Option<Written>> = needed.map(|record| file(&core, record)).collect();
             let going = core.retention.would_drop(&new);
-            let going = going.iter().filter_map(|record| Some((record.counter, file(&core, record)?)));
+            let going = going.iter().filter(|record| !is_linked(&core, record));
+            let going = going.filter_map(|record| Some((record.counter, file(&core, record)?)));
             (needed, going.collect::<Vec<_>>())
         };
         let storage = &*self.storage;
@@ -175,9 +194,12 @@ impl Core {
         self.drop_files(&dropped)
     }
 
-    /// Takes over checkpoints that an earlier session of this training wrote; gives what no rule keeps.
+    /// Takes over the checkpoints of a training that stand, and knows of no others; gives what no rule keeps.
     pub fn adopt(&mut self, found: Vec<(Record, Saved)>) -> Vec<Dropped> {
+        self.files.clear();
+        self.retention = Retention::new(self.policy.options(), self.policy.direction());
         for (record, saved) in found {
+            self.dirs.extend(saved.file.made_dirs.iter().cloned());
             self.files.insert(record.counter, saved);
             self.retention.adopt(record);
         }
@@ -188,7 +210,8 @@ impl Core {
     /// The files of these records, and no longer those that have none.
     fn drop_files(&mut self, dropped: &[Record]) -> Vec<Dropped> {
         let dropped = dropped.iter().filter_map(|record| {
-            Some(Dropped { saved: self.files.remove(&record.counter)?, why: self.retention.why(record) })
+            let saved = self.files.remove(&record.counter).filter(|saved| !saved.is_linked)?;
+            Some(Dropped { saved, why: self.retention.why(record) })
         });
         let dropped = dropped.collect();
         // Files that were saved over have no record any more.
@@ -248,17 +271,35 @@ pub(super) fn resolve_last(last: &str, template: &Template) -> Result<String> {
     })
 }
 
+/// The template from the directory of its stable name: the same wherever both have been moved to.
+pub(super) fn template_from(last: &Path, template: &Template) -> String {
+    let fixed = template.fixed_dir();
+    let below = without_links(&Path::new(fixed).join("x"));
+    let (last, below) = (without_links(last), below.with_file_name(template.below_fixed_dir()));
+    let last: Vec<Component<'_>> = last.parent().map(|dir| dir.components().collect()).unwrap_or_default();
+    let shared = below.components().zip(&last).take_while(|(a, b)| a == *b).count();
+    let up = last.iter().skip(shared).map(|_| Component::ParentDir);
+    let path: PathBuf = up.chain(below.components().skip(shared)).collect();
+    path.to_string_lossy().into_owned()
+}
+
 /// A path without links in its directories as far as they are there, from any directory.
 fn without_links(path: &Path) -> PathBuf {
     let absolute = path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut rest = Vec::new();
-    let mut at = absolute.as_path();
-    while let (Some(above), Some(name)) = (at.parent(), at.file_name()) {
-        rest.push(name);
-        if let Ok(real) = fs::canonicalize(above) {
-            return rest.iter().rev().fold(real, |path, name| path.join(name));
+    let (dirs, name) = match (absolute.parent(), absolute.file_name()) {
+        (Some(dirs), Some(name)) => (dirs, name),
+        _ => (absolute.as_path(), OsStr::new("")),
+    };
+    let mut real = PathBuf::new();
+    for dir in dirs.components() {
+        match dir {
+            // Of what is not there yet, the save will make a directory.
+            Component::ParentDir => {
+                real.pop();
+            }
+            dir => real.push(dir),
         }
-        at = above;
+        real = fs::canonicalize(&real).unwrap_or(real);
     }
-    absolute
+    real.join(name)
 }

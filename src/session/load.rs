@@ -10,6 +10,7 @@ use super::model::Model;
 use super::renames::Renames;
 use crate::engine::Buffer;
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::reader::{self, Reader, Target};
 use crate::tensor::{Dtype, TensorSpec, shape_text};
 
@@ -59,7 +60,8 @@ impl Model {
     pub fn load_with(&mut self, reader: &Reader, loading: &Loading) -> Result<Loaded> {
         let tensors = self.schema.tensors();
         let (sources, skipped) = choose(tensors, reader, loading)?;
-        let (mut memory, mut elsewhere) = (Vec::with_capacity(tensors.len()), Vec::new());
+        let (mut host, mut elsewhere) = (Vec::new(), Vec::new());
+        memory::reserve(&mut host, tensors.len())?;
         for ((want, buffer), source) in tensors.iter().zip(self.buffers.iter()).zip(sources) {
             let Some(index) = source else { continue };
             if buffer.overlaps_itself() {
@@ -81,12 +83,12 @@ impl Model {
             let have = &reader.tensors()[index];
             let destination = Destination { buffer, nbytes: have.nbytes(), from: have.dtype, to: want.dtype };
             match buffer.is_source() {
-                true => elsewhere.push((index, destination)),
-                false => memory.push((index, destination)),
+                true => memory::push(&mut elsewhere, (index, destination))?,
+                false => host.push((index, destination)),
             }
         }
-        let count = memory.len() + elsewhere.len();
-        fill(reader, &memory, elsewhere, loading)?;
+        let count = host.len() + elsewhere.len();
+        fill(reader, &host, elsewhere, loading)?;
         Ok(Loaded { count, skipped })
     }
 }
@@ -94,38 +96,38 @@ impl Model {
 /// Fills what is in memory, and what is elsewhere meanwhile, from this thread.
 fn fill(
     reader: &Reader,
-    memory: &[(usize, Destination)],
+    host: &[(usize, Destination)],
     mut elsewhere: Vec<(usize, Destination)>,
     loading: &Loading,
 ) -> Result<()> {
-    let memory = || {
-        let targets: Vec<(usize, &dyn Target)> = memory.iter().map(|(i, t)| (*i, t as _)).collect();
+    let host = || {
+        let targets: Vec<(usize, &dyn Target)> = memory::collect(host.iter().map(|(i, t)| (*i, t as _)))?;
         match loading.unverified {
             false => reader.load(&targets, loading.threads),
             true => reader.load_unverified(&targets, loading.threads),
         }
     };
     if elsewhere.is_empty() {
-        return memory();
+        return host();
     }
     // As they are in the file.
-    elsewhere.sort_by_key(|(index, _)| *index);
-    let tensors: Vec<usize> = elsewhere.iter().map(|(index, _)| *index).collect();
+    elsewhere.sort_unstable_by_key(|(index, _)| *index);
+    let tensors = memory::collect(elsewhere.iter().map(|(index, _)| *index))?;
     let put = |tensor: usize, offset: u64, bytes: &[u8]| match elsewhere.get(tensor) {
         Some((_, destination)) => destination.hand_over(offset, bytes),
         None => Ok(()),
     };
     let elsewhere = || ahead::read(reader, &tensors, !loading.unverified, loading.threads != 1, put);
     if loading.threads == 1 {
-        return elsewhere().and_then(|()| memory());
+        return elsewhere().and_then(|()| host());
     }
     thread::scope(|scope| {
-        let beside = thread::Builder::new().name("ckpt-read".into()).spawn_scoped(scope, memory);
+        let beside = thread::Builder::new().name("ckpt-read".into()).spawn_scoped(scope, host);
         let mine = elsewhere();
         let theirs = match beside {
             Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
             // Where the system gives no more threads, one thing comes after the other.
-            Err(_) => memory(),
+            Err(_) => host(),
         };
         mine.and(theirs)
     })
@@ -137,8 +139,9 @@ fn choose(
     reader: &Reader,
     loading: &Loading,
 ) -> Result<(Vec<Option<usize>>, Vec<Skipped>)> {
-    let mut sources = Vec::with_capacity(tensors.len());
-    let mut reasons = vec![None; tensors.len()];
+    let mut sources = Vec::new();
+    memory::reserve(&mut sources, tensors.len())?;
+    let mut reasons = memory::filled(None, tensors.len())?;
     // The groups that are left out, each with the first tensor that is to blame.
     let mut out: HashMap<&str, &str> = HashMap::new();
     for (want, reason) in tensors.iter().zip(&mut reasons) {
@@ -149,7 +152,9 @@ fn choose(
             if !loading.skip_mismatch {
                 return Err(misfit.into());
             }
-            group(&want.path).map(|group| out.entry(group).or_insert(&want.path));
+            if let Some(group) = group(&want.path).filter(|group| !out.contains_key(group)) {
+                memory::insert(&mut out, group, &*want.path)?;
+            }
         }
         *reason = Some(misfit.what);
     }
@@ -163,7 +168,7 @@ fn choose(
     let skipped = tensors.iter().zip(reasons);
     let skipped =
         skipped.filter_map(|(want, reason)| Some(Skipped { path: want.path.clone(), reason: reason? }));
-    Ok((sources, skipped.collect()))
+    Ok((sources, memory::collect(skipped)?))
 }
 
 /// The group that a tensor is in; one at the root is in none.
@@ -242,7 +247,7 @@ impl Destination<'_> {
             return self.buffer.put(offset, bytes);
         }
         let (from, to) = (self.from.size(), self.to.size());
-        let mut converted = vec![0; bytes.len() / from * to];
+        let mut converted = memory::filled(0, bytes.len() / from * to)?;
         reader::convert(self.from, bytes, self.to, &mut converted);
         self.buffer.put(offset / from as u64 * to as u64, &converted)
     }
@@ -267,7 +272,7 @@ impl Target for Destination<'_> {
         if let Some(memory) = unsafe { self.buffer.bytes_mut(start, len) } {
             return reader::convert(self.from, bytes, self.to, memory);
         }
-        let mut scratch = vec![0; len.min(SCRATCH)];
+        let mut scratch = [0; SCRATCH];
         let pieces = bytes.chunks(SCRATCH / to * from);
         for (at, piece) in (start..).step_by(SCRATCH).zip(pieces) {
             let converted = &mut scratch[..piece.len() / from * to];

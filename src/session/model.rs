@@ -1,6 +1,5 @@
 //! The model: a schema, the caller's buffers, and the layouts that were computed for it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 use crate::engine::{Buffer, Disk, Unwatched, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Assets, Format, Layout, Schema};
+use crate::memory;
 use crate::tensor::Dtype;
 
 use super::data::{Data, Sizes};
@@ -21,18 +21,18 @@ pub(super) struct Kind {
     /// The most bytes of tensors in one file of [`Format::Shards`].
     pub max_shard_bytes: u64,
     /// What it has beside the tensors of the model.
-    pub data: Sizes,
+    pub data: Arc<Sizes>,
 }
 
 impl Kind {
     /// A file of the model alone.
     pub fn new(format: Format, max_shard_bytes: u64) -> Kind {
-        Kind { format, max_shard_bytes, data: Sizes::new() }
+        Kind { format, max_shard_bytes, data: Arc::default() }
     }
 
     /// With these bytes of the trainer's.
-    pub fn with(&self, data: &Data) -> Kind {
-        Kind { data: data.sizes(), ..*self }
+    pub fn with(&self, data: &Data) -> Result<Kind> {
+        Ok(Kind { data: Arc::new(data.sizes()?), ..*self })
     }
 }
 
@@ -57,8 +57,10 @@ impl Model {
 
     /// Adds a tensor whose bytes are in `buffer`; nothing has changed after an error.
     pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64], buffer: Buffer) -> Result<()> {
+        let buffers = memory::make_mut(&mut self.buffers)?;
+        memory::reserve(buffers, 1)?;
         self.schema.add(path, dtype, shape)?;
-        Arc::make_mut(&mut self.buffers).push(buffer);
+        buffers.push(buffer);
         self.forget_layouts();
         Ok(())
     }
@@ -66,7 +68,8 @@ impl Model {
     /// The buffer of a tensor.
     pub fn buffer_mut(&mut self, path: &str) -> Result<&mut Buffer> {
         let index = self.schema.find(path);
-        index.and_then(|i| Arc::make_mut(&mut self.buffers).get_mut(i)).ok_or_else(|| {
+        let buffers = memory::make_mut(&mut self.buffers)?;
+        index.and_then(|i| buffers.get_mut(i)).ok_or_else(|| {
             Error::new(Status::NotFound, format!("the model has no tensor '{path}': add it first"))
         })
     }
@@ -81,7 +84,7 @@ impl Model {
     /// Sets the `config.json` of a `.keras` file.
     pub fn set_config(&mut self, config: &str) -> Result<()> {
         layout::check_config(config)?;
-        self.config = Some(config.to_owned());
+        self.config = Some(memory::text(config)?);
         self.forget_layouts();
         Ok(())
     }
@@ -96,7 +99,7 @@ impl Model {
     /// Sets an entry of the `__metadata__` of a `.safetensors` file.
     pub fn set_metadata(&mut self, key: &str, value: &str) -> Result<()> {
         layout::safetensors::check_key(key)?;
-        self.metadata.insert(key.to_owned(), value.to_owned());
+        self.metadata.insert(memory::text(key)?, memory::text(value)?);
         self.forget_layouts();
         Ok(())
     }
@@ -119,7 +122,7 @@ impl Model {
 
     /// Computes the layout; gives the bytes of a checkpoint of this kind.
     pub(super) fn prepare(&self, kind: Kind) -> Result<u64> {
-        let layout = match self.layouts.take(&kind, 0, false) {
+        let layout = match self.layouts.take(&kind, 0, false)? {
             Some(layout) => layout,
             None => self.plan(&kind, 0)?,
         };
@@ -131,18 +134,18 @@ impl Model {
     /// What a save needs that has these bytes of the trainer's, too, and room for a training state of so many. `again`: another save may begin before this
     /// one has ended, and is to find a layout, too.
     pub(super) fn work(&self, data: &Data, kind: Kind, state_bytes: usize, again: bool) -> Result<Work> {
-        let kind = kind.with(data);
-        let layout = match self.layouts.take(&kind, state_bytes, again) {
+        let kind = kind.with(data)?;
+        let layout = match self.layouts.take(&kind, state_bytes, again)? {
             Some(layout) => layout,
             None => {
                 let layout = self.plan(&kind, state_bytes)?;
                 if again {
-                    self.layouts.put(kind.clone(), layout.clone());
+                    self.layouts.put(kind.clone(), layout.copied()?);
                 }
                 layout
             }
         };
-        Ok(Work::new(kind, layout, self.layouts.clone(), data.behind(&self.buffers)))
+        Ok(Work::new(kind, layout, self.layouts.clone(), data.behind(&self.buffers)?))
     }
 
     /// Writes and commits one file.
@@ -158,9 +161,13 @@ impl Model {
     }
 
     fn plan(&self, kind: &Kind, state_bytes: usize) -> Result<Layout> {
-        let mut schema = Cow::Borrowed(&self.schema);
-        for (path, bytes) in &kind.data {
-            schema.to_mut().add_data(path, *bytes)?;
+        let mut with_data = None;
+        for (path, bytes) in &*kind.data {
+            let schema = match &mut with_data {
+                Some(schema) => schema,
+                None => with_data.insert(self.schema.copied()?),
+            };
+            schema.add_data(path, *bytes)?;
         }
         let options = layout::Options {
             config: self.config.as_deref(),
@@ -169,6 +176,6 @@ impl Model {
             max_shard_bytes: kind.max_shard_bytes,
             state_capacity: state_bytes.next_power_of_two().max(layout::own::STATE_CAPACITY),
         };
-        layout::plan(&schema, kind.format, &options)
+        layout::plan(with_data.as_ref().unwrap_or(&self.schema), kind.format, &options)
     }
 }

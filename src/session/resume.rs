@@ -9,6 +9,7 @@ use crate::engine::storage::FileId;
 use crate::engine::{Storage, Written};
 use crate::error::{Error, Result, Status};
 use crate::layout::{Format, opened_for};
+use crate::memory;
 use crate::policy::{Level, Record};
 use crate::reader::{self, Reader};
 
@@ -44,6 +45,7 @@ impl Shared {
             (core.policy.template().clone(), core.policy.options().save_last.clone())
         };
         let mut found = checkpoints(&template, save_last.as_deref())?;
+        self.leave_out_last(&mut found, lines);
         // Newest by the counter. Of files without one (Keras' own) there is only the time to tell; one that cannot be read
         // may be the newest. The stable name comes after the name that the template gave the same file.
         found.sort_by(|a, b| {
@@ -71,6 +73,20 @@ impl Shared {
                 Error::new(Status::NotFound, format!("there is no checkpoint of '{source}' to resume from"))
             }
         })
+    }
+
+    /// Leaves out what has the stable name, but is the newest of another training: several may share the name.
+    fn leave_out_last(&self, found: &mut Vec<Found>, lines: &mut Vec<Line>) {
+        let last = found.iter().find(|file| file.is_last);
+        let Some((last, training)) = last.and_then(|last| Some((last, last.known()?))) else { return };
+        let of_run =
+            |file: &Found| !file.is_last && file.known().is_some_and(|other| other.run == training.run);
+        if training.run.is_none() || training.last_of == self.last_of || found.iter().any(of_run) {
+            return;
+        }
+        let text = format!("resume passes over '{}', which is the newest of another training", last.path);
+        lines.push((Level::Warn, text));
+        found.retain(|file| !file.is_last);
     }
 
     /// Goes on as the session that wrote `file`; `standing` are the files of the template that are not newer.
@@ -132,9 +148,12 @@ impl Shared {
             }
             _ => None,
         };
+        let template = self.lock().policy.template().clone();
+        let fixed = template.fixed_dir();
+        let top = fs::canonicalize(if fixed.is_empty() { "." } else { fixed }).ok();
         let mut standing: HashMap<u64, (Record, Saved)> = HashMap::new();
         for (file, other) in found.iter().filter_map(|file| Some((file, of_run(file)?))) {
-            let written = match written(&*self.storage, Path::new(&file.path)) {
+            let mut written = match written(&*self.storage, Path::new(&file.path)) {
                 // Somebody has removed it meanwhile, or it has lost its companions.
                 Err(e) if e.os() == libc::ENOENT || e.status() == Status::Format => continue,
                 written => written?,
@@ -146,8 +165,22 @@ impl Shared {
                 value: other.value(monitor),
                 saved_at: other.saved_at,
             };
-            // The same file under another name is one.
-            standing.entry(other.save).or_insert((record, Saved { shown: file.path.clone(), file: written }));
+            let below = file.path.get(fixed.len()..).unwrap_or_default();
+            let is_linked = top.as_ref().is_some_and(|top| top.join(below) != written.path);
+            if let Some(top) = top.as_ref().filter(|_| !is_linked) {
+                // The directories that the template has made.
+                let dirs = written.path.ancestors().skip(1).take_while(|dir| dir != top);
+                written.made_dirs = dirs.map(Path::to_owned).collect();
+            }
+            // The same file under another name is one: that which is no link. Of copies it is the oldest, which the others
+            // were made of, but for the one that was loaded.
+            let former = standing.get(&other.save).map(|(_, former)| former.is_linked);
+            if former.is_none_or(|former| {
+                former && !is_linked || former == is_linked && other.save != training.save
+            }) {
+                let saved = Saved { shown: file.path.clone(), file: written, is_linked };
+                standing.insert(other.save, (record, saved));
+            }
         }
         // Nothing may go on the strength of a best that cannot be loaded.
         loop {
@@ -203,7 +236,7 @@ fn written(storage: &dyn Storage, path: &Path) -> Result<Written> {
         let names = reader::companions(&file.path)?.into_iter().chain([opened_for(&own)]);
         let beside = names.map(|name| file.path.with_file_name(name));
         let beside = beside.filter_map(|path| id(&path).ok().map(|id: FileId| (path, id)));
-        file.companions = beside.collect();
+        file.companions = Arc::new(memory::collect(beside)?);
     }
     Ok(file)
 }

@@ -42,7 +42,7 @@ impl Session {
         let template = TemplateLock::new(storage.clone(), options.lock, policy.template());
         // Before anybody looks at what is there.
         template.begin(&log)?;
-        let saves = surroundings::look_around(&**storage, policy.template(), save_last, &log);
+        let saves = surroundings::look_around(&**storage, policy.template(), save_last, &log)?;
         if options.mode == Async::Snapshot {
             let line =
                 "CKPT_ASYNC_SNAPSHOT falls back to COPY: this version makes no copy-on-write snapshots";
@@ -234,13 +234,13 @@ impl Session {
         let shared = self.here()?;
         let (kind, dir, file) = {
             let core = shared.lock();
-            let kind = shared.kind.with(&core.data);
+            let kind = shared.kind.with(&core.data)?;
             let template = core.policy.template();
             (kind, template.fixed_dir().to_owned(), template.constant())
         };
         let bytes = model.prepare(kind)?;
-        if let Some(file) = file {
-            engine::check(&*shared.storage, Path::new(&file))?;
+        if let Some(file) = &file {
+            engine::check(&*shared.storage, Path::new(file))?;
         }
         if let Some(last) = &shared.save_last {
             engine::check(&*shared.storage, last)?;
@@ -250,7 +250,7 @@ impl Session {
             &*shared.storage,
             Path::new(if dir.is_empty() { "." } else { &dir }),
             bytes,
-            &shared.spares,
+            &|device| (shared.spares.bytes_on(device), shared.dispensable_next(file.as_deref(), device)),
         )?;
         taken.map(Taken::keep);
         if shared.mode.copies() { shared.arena.prefault(bytes) } else { Ok(()) }

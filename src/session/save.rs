@@ -1,12 +1,13 @@
 //! A call of save: from the save that is due to the thread that makes it.
 
 use std::path::{self, PathBuf};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::engine::{Buffer, Filler};
 use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Ticket};
+use crate::sync::MutexGuard;
 
 use super::background;
 use super::callbacks::Saving;
@@ -80,7 +81,8 @@ impl Shared {
         core.saves += 1;
         let counter = core.saves;
         let flight = Arc::new(Flight::begin());
-        let state_bytes = core.training_state(counter, &ticket, &flight).len() + BEST;
+        let state_bytes =
+            core.training_state(counter, &ticket, &flight, self.last_of.as_deref()).len() + BEST;
         let caller = if self.mode.is_on() { Caller::Arriving } else { Caller::Waiting };
         let (epoch, value) = (ticket.due().epoch, ticket.due().value);
         let open = Open { flight: flight.clone(), caller, borrowed: true, epoch, value };
@@ -103,9 +105,10 @@ impl Shared {
     fn hand_over(self: &Arc<Shared>, accepted: Accepted, mut work: Work) -> (Result<()>, Vec<Line>) {
         let (counter, flight) = (accepted.counter, accepted.flight.clone());
         let (path, place) = (accepted.ticket.due().path.clone(), accepted.ticket.due().place);
-        let copying = if self.mode.copies() { work.stage(&self.arena) } else { None };
-        let core = match self.admit(&accepted) {
-            Ok(core) => core,
+        let copying = if self.mode.copies() { work.stage(&self.arena) } else { Ok(None) };
+        let admitted = copying.and_then(|copying| Ok((copying, self.admit(&accepted)?)));
+        let (copying, core) = match admitted {
+            Ok(admitted) => admitted,
             Err(error) => {
                 work.discard();
                 return (self.give_back(accepted, error), Vec::new());

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::engine::{Arena, Spares, Storage, WriteOptions, Written};
 use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Now, Policy, Retention, Ticket};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use super::callbacks::{self, Meter, Saving};
 use super::data::Data;
 use super::flight::Flight;
 use super::job::Job;
+use super::keep;
 use super::lock::TemplateLock;
 use super::log::Log;
 use super::model::Kind;
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     pub arena: Arc<Arena>,
     /// The stable name of the newest save.
     pub save_last: Option<PathBuf>,
+    /// The template, from where that is.
+    pub last_of: Option<String>,
     /// Files that are not kept, for the next save to write anew.
     pub spares: Spares,
     /// Goes after all else that is in the template's directory.
@@ -126,6 +130,8 @@ pub(super) struct Saved {
     /// The path as the template made it.
     pub shown: String,
     pub file: Written,
+    /// Somebody has moved it elsewhere and left a link: it is not ours to remove.
+    pub is_linked: bool,
 }
 
 /// A line for the log, to be handed over without a lock.
@@ -160,6 +166,7 @@ impl Shared {
         let arena = Arena::new(staging, allocator);
         let meter = Meter::new(progress, log.gate().clone(), mode.is_on());
         let save_last = policy.options().save_last.clone().map(PathBuf::from);
+        let last_of = save_last.as_deref().map(|last| keep::template_from(last, policy.template()));
         let retention = Retention::new(policy.options(), policy.direction());
         let core = Core {
             policy,
@@ -190,6 +197,7 @@ impl Shared {
             signals,
             arena,
             save_last,
+            last_of,
             spares: Spares::new(storage.clone(), recycle),
             storage,
             template,
@@ -293,13 +301,20 @@ impl Shared {
 
 impl Core {
     /// What a save's checkpoint says of the training.
-    pub fn training_state(&self, counter: u64, ticket: &Ticket, flight: &Flight) -> Vec<u8> {
+    pub fn training_state(
+        &self,
+        counter: u64,
+        ticket: &Ticket,
+        flight: &Flight,
+        last_of: Option<&str>,
+    ) -> Vec<u8> {
         let known = Known {
             run: &self.run,
             saved_at: flight.began(),
             monitor: &self.policy.options().monitor,
             due: ticket.due(),
             state: &self.policy.state_of(ticket),
+            last_of,
         };
         TrainingState::of(counter, known).to_json()
     }

@@ -203,7 +203,8 @@ fn remove(signal: c_int) {
             }
             slot.in_place.store(false, SeqCst);
         }
-        Some(_) => return,
+        // Whoever has set that may put ours back: it is to the handler then as if nobody listened.
+        Some(_) => return slot.owner.store(0, SeqCst),
     }
     registry.swap_remove(at);
 }
@@ -226,6 +227,11 @@ fn disposition(signal: c_int, new: Option<&sigaction>) -> io::Result<sigaction> 
     }
 }
 
+/// Whether the handler is the signal's.
+fn is_in_place(signal: c_int) -> bool {
+    disposition(signal, None).is_ok_and(|found| found.sa_sigaction == handler())
+}
+
 fn handler() -> usize {
     on_signal as *const () as usize
 }
@@ -245,8 +251,9 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     };
     match previous {
         libc::SIG_IGN => {}
-        // A child that was forked from the trainer, a worker that loads data for example, ends as if we were not there.
-        libc::SIG_DFL if !is_owner => act_by_default(signal),
+        // Where nobody listens, and no other handler has called this one, as if it were not there: in a child that was
+        // forked from the trainer, a worker that loads data for example, or where it was put back after the last session.
+        libc::SIG_DFL if !is_owner && is_in_place(signal) => act_by_default(signal),
         libc::SIG_DFL => {}
         function => call(function, flags, signal, info, context),
     }

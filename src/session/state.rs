@@ -3,9 +3,13 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
+use serde_core::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
+use crate::error::Result;
+use crate::memory;
 use crate::policy::{Due, Place, State};
+use crate::reader::json::{self, Object};
 
 /// Where the training stood when a checkpoint was saved.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +33,8 @@ pub struct Known<'a> {
     pub due: &'a Due,
     /// The policy's counters.
     pub state: &'a State,
+    /// The template, from where the stable name is; none where there is no such name.
+    pub last_of: Option<&'a str>,
 }
 
 impl<'a> TrainingState<'a> {
@@ -43,7 +49,7 @@ impl<'a> TrainingState<'a> {
         let mut object = Map::new();
         object.insert("libckpt".into(), json!(env!("CARGO_PKG_VERSION")));
         object.insert("save".into(), json!(self.save));
-        if let Some(Known { run, saved_at, monitor, due, state }) = self.session {
+        if let Some(Known { run, saved_at, monitor, due, state, last_of }) = self.session {
             object.insert("run".into(), json!(run));
             object.insert("saved_at".into(), number(saved_at));
             object.insert("epoch".into(), json!(due.epoch));
@@ -56,6 +62,9 @@ impl<'a> TrainingState<'a> {
             object.insert("last_batch".into(), json!(state.last_batch));
             if due.place == Place::Aside {
                 object.insert("aside".into(), json!(true));
+            }
+            if let Some(template) = last_of {
+                object.insert("last_of".into(), json!(template));
             }
             if let Some(cost) = state.cost {
                 object.insert("save_cost_secs".into(), number(cost));
@@ -90,32 +99,41 @@ pub struct Training {
     pub aside: bool,
     /// What a save had cost until then, in seconds.
     pub cost: Option<f64>,
+    /// The template, from where the stable name of the newest is.
+    pub last_of: Option<String>,
 }
 
 impl Training {
     /// What the JSON of a training state says; `None` if it is no such thing.
-    pub fn parse(json: &[u8]) -> Option<Training> {
-        let Value::Object(object) = serde_json::from_slice(json).ok()? else { return None };
-        let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
-        let count = |key: &str| object.get(key).and_then(Value::as_u64).filter(|&n| n <= MOST);
-        let metrics = object.get("metrics").and_then(Value::as_object);
-        let metrics = metrics.into_iter().flatten();
-        Some(Training {
+    pub fn parse(json: &[u8]) -> Result<Option<Training>> {
+        let Some(object) = members(json)? else { return Ok(None) };
+        let text = |key: &str| object.get(key).map(text).transpose().map(Option::flatten);
+        let count = |key: &str| object.get(key).and_then(count);
+        let mut metrics = Vec::new();
+        if let Some(of) = object.get("metrics").map(str::as_bytes).map(members).transpose()?.flatten() {
+            for (name, value) in of.into_entries() {
+                if let Some(value) = self::value(value) {
+                    memory::push(&mut metrics, (name.into_owned(), value))?;
+                }
+            }
+        }
+        Ok(Some(Training {
             save: count("save").unwrap_or(0),
-            run: text("run"),
+            run: text("run")?,
             saved_at: object.get("saved_at").and_then(value).unwrap_or(0.0),
-            monitor: text("monitor"),
+            monitor: text("monitor")?,
             event: count("epoch").map(|epoch| (epoch, count("batch"))),
-            metrics: metrics.filter_map(|(name, v)| Some((name.clone(), value(v)?))).collect(),
+            metrics,
             best: object.get("best").and_then(value),
             batches_since_save: count("batches_since_save").unwrap_or(0),
             last_batch: count("last_batch"),
-            aside: object.get("aside").and_then(Value::as_bool).unwrap_or(false),
+            last_of: text("last_of")?,
+            aside: object.get("aside") == Some("true"),
             cost: object
                 .get("save_cost_secs")
                 .and_then(value)
                 .filter(|cost| cost.is_finite() && *cost >= 0.0),
-        })
+        }))
     }
 
     /// The epoch and the batch that are to be run next, from 0.
@@ -143,10 +161,42 @@ impl Training {
 /// The most that a counter can have come to; what is above it, a file cannot have by right.
 const MOST: u64 = u64::MAX / 2;
 
+/// Bytes of a number, at most.
+const MAX_NUMBER: usize = 64;
+
+/// Levels of nesting in a state: it has two, and a later one may have some more.
+const MAX_DEPTH: usize = 127;
+
 /// The number of a save, from its state; one that no training can have come to is none.
 pub fn save_counter(json: &[u8]) -> Option<u64> {
-    let save = serde_json::from_slice::<Value>(json).ok()?.get("save")?.as_u64();
-    save.filter(|&n| n <= MOST)
+    members(json).ok()??.get("save").and_then(count)
+}
+
+/// The members of an object; `None` if it is none.
+fn members(json: &[u8]) -> Result<Option<Object<'_>>> {
+    let Ok(json) = std::str::from_utf8(json) else { return Ok(None) };
+    match Object::parse_within(json, MAX_DEPTH) {
+        Err(error) if error.os() == libc::ENOMEM => Err(error),
+        object => Ok(object.ok()),
+    }
+}
+
+/// A value that is a text.
+fn text(json: &str) -> Result<Option<String>> {
+    match json::text(json, "a text") {
+        Err(error) if error.os() == libc::ENOMEM => Err(error),
+        text => text.ok().map(|text| memory::text(&text)).transpose(),
+    }
+}
+
+/// A value that is the number of something.
+fn count(json: &str) -> Option<u64> {
+    number_in(json).filter(|&n| n <= MOST)
+}
+
+/// A number; none that is longer than any that is written here.
+fn number_in<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    if json.len() <= MAX_NUMBER { json::value(json, "a number").ok() } else { None }
 }
 
 /// A name for a new training, which no other has: 32 hexadecimal digits. Its checkpoints have it in common, those of the
@@ -163,10 +213,12 @@ fn number(value: f64) -> Value {
 }
 
 /// What [`number`] wrote.
-fn value(json: &Value) -> Option<f64> {
+fn value(json: &str) -> Option<f64> {
     match json {
-        Value::String(text) if matches!(text.as_str(), "NaN" | "inf" | "-inf") => text.parse().ok(),
-        json => json.as_f64(),
+        r#""NaN""# => Some(f64::NAN),
+        r#""inf""# => Some(f64::INFINITY),
+        r#""-inf""# => Some(f64::NEG_INFINITY),
+        json => number_in(json),
     }
 }
 
@@ -192,8 +244,14 @@ mod tests {
             best: Some(f64::INFINITY),
             cost: Some(0.25),
         };
-        let known =
-            Known { run: "r", saved_at: 1.795e9 + 0.123_456_7, monitor: "loss", due: &due, state: &state };
+        let known = Known {
+            run: "r",
+            saved_at: 1.795e9 + 0.123_456_7,
+            monitor: "loss",
+            due: &due,
+            state: &state,
+            last_of: None,
+        };
         let json = TrainingState::of(7, known).to_json();
         assert_eq!(save_counter(&TrainingState::default().to_json()), Some(0));
         let value: Value = serde_json::from_slice(&json).unwrap();
@@ -201,7 +259,7 @@ mod tests {
         assert_eq!(value["metrics"]["val/acc \"x\""].as_f64().unwrap().to_bits(), (-0.0f64).to_bits());
         assert_eq!(value["best"], "inf");
         assert_eq!(save_counter(&json), Some(7));
-        let read = Training::parse(&json).unwrap();
+        let read = Training::parse(&json).unwrap().unwrap();
         assert_eq!((read.save, read.run.as_deref(), read.saved_at), (7, Some("r"), known.saved_at));
         assert_eq!((read.event, read.next()), (Some((3, None)), (4, 0)));
         assert!(read.aside);

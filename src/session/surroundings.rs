@@ -28,13 +28,18 @@ pub(super) struct Found {
 impl Found {
     fn new(path: String, is_last: bool, what: &fs::Metadata) -> Found {
         let training = reader::training_state(Path::new(&path));
-        let training = training.map(|json| json.and_then(|json| Training::parse(&json)));
+        let training = training.and_then(|json| json.map_or(Ok(None), |json| Training::parse(&json)));
         Found { path, is_last, modified: (what.mtime(), what.mtime_nsec()), training }
+    }
+
+    /// What it says of the training, if it can be read and says something.
+    pub fn known(&self) -> Option<&Training> {
+        self.training.as_ref().ok()?.as_ref()
     }
 
     /// The number of the save that made it; 0 where that is not known.
     pub fn save(&self) -> u64 {
-        self.training.as_ref().ok().and_then(Option::as_ref).map_or(0, |training| training.save)
+        self.known().map_or(0, |training| training.save)
     }
 
     /// Whether it is no checkpoint to go on from.
@@ -54,18 +59,23 @@ pub(super) fn checkpoints(template: &Template, save_last: Option<&str>) -> Resul
 }
 
 /// Removes the leftovers that nobody holds from the directories of a template and of the stable name, and gives the
-/// largest number of a save among the [`checkpoints`]; 0 where there is none. What fails is logged: the first save will
-/// say it again where it matters.
+/// largest number of a save among the [`checkpoints`]; 0 where there is none. What fails is logged, but for want of memory:
+/// the first save will say it again where it matters.
 pub(super) fn look_around(
     storage: &dyn Storage,
     template: &Template,
     save_last: Option<&str>,
     log: &Log,
-) -> u64 {
+) -> Result<u64> {
     let mut visit =
         Visit { template, sweep: Some((storage, log)), found: Vec::new(), open: Vec::new(), failed: None };
     visit.begin(save_last);
-    visit.found.iter().map(Found::save).max().unwrap_or(0)
+    // One that is not looked at for want of memory may be the largest.
+    let failed = visit.found.iter().filter_map(|found| found.training.as_ref().err());
+    match failed.into_iter().find(|error| error.os() == libc::ENOMEM) {
+        Some(error) => Err(error.clone()),
+        None => Ok(visit.found.iter().map(Found::save).max().unwrap_or(0)),
+    }
 }
 
 struct Visit<'a> {

@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::engine::{
     self, Arena, Buffer, Feed, Filler, Save, Spares, Storage, Tensors, Watch, WriteOptions, WriteStats,
 };
 use crate::error::Result;
 use crate::layout::{Layout, Stamp};
+use crate::sync::parking_lot::Mutex;
 
 use super::model::Kind;
 
@@ -23,13 +22,13 @@ pub(super) struct Layouts(Mutex<Vec<(Kind, Layout)>>);
 impl Layouts {
     /// A layout of this kind with room for a training state of so many bytes, if there is one. `keeps_one`: a copy
     /// rather than the last, so that the next save finds one while this one is being made.
-    pub fn take(&self, kind: &Kind, state_bytes: usize, keeps_one: bool) -> Option<Layout> {
+    pub fn take(&self, kind: &Kind, state_bytes: usize, keeps_one: bool) -> Result<Option<Layout>> {
         let mut layouts = self.0.lock();
         let fits = |(k, layout): &(Kind, Layout)| k == kind && layout.state_capacity() >= state_bytes;
-        let at = layouts.iter().rposition(fits)?;
+        let Some(at) = layouts.iter().rposition(fits) else { return Ok(None) };
         match keeps_one && layouts.iter().filter(|entry| fits(entry)).count() == 1 {
-            true => layouts.get(at).map(|(_, last)| last.clone()),
-            false => Some(layouts.remove(at).1),
+            true => layouts.get(at).map(|(_, last)| last.copied()).transpose(),
+            false => Ok(Some(layouts.remove(at).1)),
         }
     }
 
@@ -68,12 +67,12 @@ impl Work {
     }
 
     /// Has the tensors written from staging memory instead; `None` where they are to be already.
-    pub fn stage(&mut self, arena: &Arc<Arena>) -> Option<(Filler, Arc<Vec<Buffer>>)> {
-        let Held::Buffers(buffers) = &self.tensors else { return None };
+    pub fn stage(&mut self, arena: &Arc<Arena>) -> Result<Option<(Filler, Arc<Vec<Buffer>>)>> {
+        let Held::Buffers(buffers) = &self.tensors else { return Ok(None) };
         let buffers = buffers.clone();
-        let (filler, feed) = engine::stage(arena, &self.layout, buffers.len());
+        let (filler, feed) = engine::stage(arena, &self.layout, buffers.len())?;
         self.tensors = Held::Staged(feed);
-        Some((filler, buffers))
+        Ok(Some((filler, buffers)))
     }
 
     /// Writes the file and puts it in place.

@@ -536,7 +536,7 @@ typedef struct ckpt_resume_info {
    */
   double best;
   /**
-   * The checkpoint, as ckpt_path() had it; valid until the session's next ckpt_resume() or ckpt_free().
+   * The checkpoint, as ckpt_path() had it, or the stable name; valid until the session's next ckpt_resume() or ckpt_free().
    */
   const char *path;
 } ckpt_resume_info;
@@ -663,11 +663,13 @@ enum ckpt_status ckpt_options_set_recycle(struct ckpt_options *options,
  *
  * While a session lives its process holds a lock file, ".ckpt-lock-<number>", in the directory that all paths of the
  * template have in common. The template is the same where that directory is, whichever path leads to it, and the text
- * that follows is. Sessions of one process may share a template. Where the directory is not there yet, the first save
- * or ckpt_prepare() takes the lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which
- * ckpt_cancel() ends. The lock file goes with the last session of the process; a process that was killed leaves the file,
- * but not the lock, also where a child that it had forked lives on. A child that goes on with its parent's session needs
- * no lock of its own while the parent has it.
+ * that follows is. Sessions of one process may share a template, but each counts its own saves: which of theirs is the
+ * newest, ckpt_resume() cannot tell. Where the directory is not there yet, the first save or ckpt_prepare() takes the
+ * lock: what ckpt_new() would have done, they do then, CKPT_E_STATE or the wait, which ckpt_cancel() ends; what another
+ * process has saved there by then does not count. (Where two may begin at once, make the directory first.) The lock
+ * file goes with the last session of the process; a process that was killed leaves the file, but not the lock, also
+ * where a child that it had forked lives on. A child that goes on with its parent's session needs no lock of its own
+ * while the parent has it.
  *
  * Where the file cannot be made (a directory that is read-only, a file system without flock()) a line is logged
  * (CKPT_LOG_WARN), and the session goes on without.
@@ -685,9 +687,10 @@ enum ckpt_status ckpt_options_set_lock(struct ckpt_options *options,
  *   called with.
  * - With save_best_only, such a save is made as every other where the logs of the event have the monitored metric (at the
  *   end of a batch they mostly have no val_loss) and it is better than ever. Else it must not take the best one's
- *   place: it goes to the stable name of ckpt_options_set_save_last(), and is no candidate for the best. Without
- *   save_last it is not made, which is logged once (CKPT_LOG_WARN).
- * - It stays due, event after event, until the event's metrics make it possible.
+ *   place: it goes to the stable name of ckpt_options_set_save_last(), and is no candidate for the best. So does one whose
+ *   path needs a metric that the logs do not have.
+ * - Without save_last these are not made, which is logged once (CKPT_LOG_WARN): they stay due, event after event, until
+ *   the event's metrics make them possible.
  * - ckpt_resume() goes on with all that, but for the clock, which begins anew.
  *
  * @param secs  above 0, by a clock that nobody can set
@@ -700,12 +703,12 @@ enum ckpt_status ckpt_options_set_save_every_secs(struct ckpt_options *options,
  * next end of a batch or an epoch, once. May be called again for other signals. See ckpt_options_set_save_every_secs()
  * for where the save goes, and ckpt_preempted().
  *
- * ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with the
- * flags of that. What had been ignored or left to the system (SIGTERM ends a program) is neither now: ending it, after the
- * save, is the trainer's. Several sessions may listen to one signal. ckpt_free() of the last one puts back what
- * was there before, unless another handler has been set since; such a one has to call the one that it finds if the session
- * is to go on listening. In a child that is forked and has no session of its own for the signal, the handler does what had
- * been done before.
+ * ckpt_new() sets a handler (SA_RESTART, SA_ONSTACK) that only counts, and then calls the handler that it found, with
+ * the mask and the flags of that, but for SA_RESETHAND and SA_NODEFER. What had been ignored or left to the system
+ * (SIGTERM ends a program) is neither now: ending it, after the save, is the trainer's. Several sessions may listen to
+ * one signal. ckpt_free() of the last one puts back what was there before, unless another handler has been set since;
+ * such a one has to call the one that it finds if the session, and those that come after it, are to go on listening. In
+ * a child that is forked and has no session of its own for the signal, the handler does what had been done before.
  *
  * @param signum  a signal that a program can catch and go on from: others (SIGKILL, SIGSTOP, SIGSEGV, SIGABRT, ...) are
  *                CKPT_E_INVALID_ARGUMENT
@@ -821,7 +824,7 @@ enum ckpt_status ckpt_options_set_keep_every_secs(struct ckpt_options *options,
  * cannot be set, that is no failure of the save: a warning is logged, the name stays with the earlier one, and the next
  * save tries again.
  *
- * With save_best_only it is also where saves go that would take the best one's place: see
+ * It is also where saves go that would take the best one's place, or have no path: see
  * ckpt_options_set_save_every_secs(). Saves aside (CKPT_ON_NAN_ASIDE) do not get the name.
  *
  * UTF-8, copied. A relative path is taken from the current directory of ckpt_new(); directories that are missing are made.
@@ -950,7 +953,7 @@ enum ckpt_status ckpt_on_epoch_begin(struct ckpt *session, uint64_t epoch);
  *               new epoch.
  * @param logs   the metrics so far, n of them; NULL is fine where n is 0
  *
- * CKPT_E_TEMPLATE where a save came up and the file path needs a metric that the logs do not have.
+ * CKPT_E_TEMPLATE where a save by save_freq came up and the file path needs a metric that the logs do not have.
  */
 enum ckpt_status ckpt_on_train_batch_end(struct ckpt *session,
                                          uint64_t batch,
@@ -965,7 +968,7 @@ enum ckpt_status ckpt_on_train_batch_end(struct ckpt *session,
  * @param logs   the epoch's metrics, n of them; NULL is fine where n is 0
  *
  * CKPT_E_TEMPLATE where the file path needs a metric that the logs do not have, even when nothing would be saved,
- * as in Keras.
+ * as in Keras; not where save_freq is another.
  */
 enum ckpt_status ckpt_on_epoch_end(struct ckpt *session,
                                    uint64_t epoch,
@@ -1070,8 +1073,8 @@ enum ckpt_status ckpt_load_best(struct ckpt *session,
 /**
  * Finds out before the first epoch what would otherwise fail after it: that the model can be saved under this
  * template (a .keras or .h5 file has its config), that its directory can be made and written to, and that a checkpoint
- * fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free). The model's layout is
- * computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
+ * fits the space there is (CKPT_E_NO_SPACE; files that are kept to be written anew count as free, and those that go before
+ * a save that finds no room: see ckpt_options_set_keep_last()). The model's layout is computed, and with CKPT_ASYNC_COPY the staging memory made, so that the first save is as fast as every other. Not
  * needed.
  */
 enum ckpt_status ckpt_prepare(struct ckpt *session,
@@ -1400,8 +1403,9 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
  * on as the session that saved it. To be called before the first epoch; waits for saves that are being made, and tells
  * of a failure as ckpt_wait() does.
  *
- * The newest is the one with the largest save counter inside; names, epochs and times do not count. One that is damaged
- * is passed over with a warning in the log, and the next is taken; all bytes of the one that is taken are compared with
+ * The newest is the one with the largest save counter inside; names, epochs and times do not count. What has the stable
+ * name of ckpt_options_set_save_last() is one of them, where it is of the same training or template. One that is damaged
+ * is passed over with a warning in the log, and the next is taken; the tensors that are loaded are compared with
  * their checksums. Then:
  *
  * - the policy is what it was after that save: the best value, the batches since the last save, the epoch. The decisions
@@ -1414,7 +1418,7 @@ enum ckpt_status ckpt_reader_load_flags(const struct ckpt_reader *reader,
  *
  * CKPT_E_NOT_FOUND where there is no checkpoint, and nothing has changed: so a first run begins. CKPT_E_FORMAT where none
  * is whole; CKPT_E_MISMATCH where the newest does not fit the model (then its tensors are untouched). After other errors
- * the model may hold anything, and the session is as it was. CKPT_E_STATE from within a log or progress function.
+ * the model may hold anything, and the session is as it was. CKPT_E_STATE as ckpt_wait() has it.
  *
  * @param session  any thread may call; one that saves at the same time gets what it gets
  * @param model    its tensors are written; as for ckpt_reader_load()

@@ -177,6 +177,27 @@ static void a_handler_after(void) {
   CHECK(signal(SIGUSR1, SIG_DFL) != SIG_ERR);
 }
 
+static void alone(int signum) { plain_calls += signum == SIGTERM; }
+
+static struct sigaction guarded_before;
+
+/* A part of the program that has a handler of its own while it runs, over that of a session that ends before it. */
+static void guarded_part(void) {
+  struct sigaction action;
+  ckpt *session = new_session("signals/i.weights.h5", SIGTERM, 0);
+  memset(&action, 0, sizeof action);
+  action.sa_handler = alone;
+  CHECK(sigaction(SIGTERM, &action, &guarded_before) == 0);
+  ckpt_free(session);
+  plain_calls = 0;
+  CHECK(raise(SIGTERM) == 0 && plain_calls == 1);
+  CHECK(sigaction(SIGTERM, &guarded_before, NULL) == 0); /* the session's, of which nothing is left */
+}
+
+static void calls_the_one_before(int signum, siginfo_t *info, void *context) {
+  guarded_before.sa_sigaction(signum, info, context);
+}
+
 /* How a child ended: the signal, or 0 if it went on to its end. */
 static int end_of(pid_t child) {
   int status;
@@ -207,6 +228,35 @@ static void forked(void) {
   CHECK(raise(SIGTERM) == 0 && ckpt_preempted(session));
   ckpt_free(session);
   CHECK(is_default(SIGTERM));
+}
+
+/* Our handler, put back after the last session, does what the system would have done. */
+static void put_back(void) {
+  pid_t child = fork();
+  if (child == 0) {
+    guarded_part();
+    raise(SIGTERM);
+    _exit(0);
+  }
+  CHECK(end_of(child) == SIGTERM);
+  child = fork();
+  if (child == 0) {
+    struct sigaction action;
+    guarded_part();
+    /* Called by another handler, it leaves it to that what becomes of the program. */
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = calls_the_one_before;
+    action.sa_flags = SA_SIGINFO;
+    CHECK(sigaction(SIGTERM, &action, NULL) == 0);
+    CHECK(raise(SIGTERM) == 0);
+    CHECK(sigaction(SIGTERM, &guarded_before, NULL) == 0);
+    ckpt *session = new_session("signals/j.weights.h5", SIGTERM, 0);
+    CHECK(raise(SIGTERM) == 0 && ckpt_preempted(session));
+    ckpt_free(session);
+    CHECK(is_default(SIGTERM));
+    _exit(0);
+  }
+  CHECK(end_of(child) == 0);
 }
 
 enum { THREADS = 3, SESSIONS = 100, SIGNALS = 3000 };
@@ -259,6 +309,7 @@ int main(void) {
   two_sessions();
   a_handler_after();
   forked();
+  put_back();
   sessions_come_and_go();
   refused();
   return 0;

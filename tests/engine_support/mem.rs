@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+#[cfg(not(ckpt_shuttle))]
+use std::sync::{Mutex, MutexGuard};
 
 use ckpt::engine::storage::{Attributes, FileId, Handle, Info, Kind};
 use ckpt::engine::{Storage, sweep};
+#[cfg(ckpt_shuttle)]
+use ckpt::sync::{Mutex, MutexGuard};
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq)]

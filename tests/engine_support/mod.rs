@@ -47,7 +47,7 @@ pub fn model(fill: u8, sizes: &[usize]) -> Model {
 impl Model {
     /// Saves it.
     pub fn save(&self, storage: &dyn Storage, path: &Path, options: WriteOptions) -> Result<WriteStats> {
-        save(storage, path, &mut self.layout.clone(), &Stamp::default(), &self.buffers, &options)
+        save(storage, path, &mut self.layout.copied().unwrap(), &Stamp::default(), &self.buffers, &options)
     }
 
     /// Saves it as a session that recycles files does.
@@ -58,7 +58,7 @@ impl Model {
         options: WriteOptions,
         spares: &Spares,
     ) -> Result<WriteStats> {
-        let (mut layout, stamp) = (self.layout.clone(), Stamp::default());
+        let (mut layout, stamp) = (self.layout.copied().unwrap(), Stamp::default());
         let (layout, stamp) = (&mut layout, &stamp);
         let tensors = Tensors::Buffers(&self.buffers);
         let spares = Some(spares);

@@ -55,7 +55,7 @@ pub fn sharded(fill: u8, sizes: &[usize], max: u64) -> Sharded {
 impl Sharded {
     /// Saves it.
     pub fn save(&self, storage: &dyn Storage, path: &Path, options: WriteOptions) -> Result<WriteStats> {
-        save(storage, path, &mut self.layout.clone(), &Stamp::default(), &self.buffers, &options)
+        save(storage, path, &mut self.layout.copied().unwrap(), &Stamp::default(), &self.buffers, &options)
     }
 
     /// Saves it as a session that recycles files does.
@@ -66,7 +66,7 @@ impl Sharded {
         options: WriteOptions,
         spares: &Spares,
     ) -> Result<WriteStats> {
-        let (mut layout, stamp) = (self.layout.clone(), Stamp::default());
+        let (mut layout, stamp) = (self.layout.copied().unwrap(), Stamp::default());
         let (layout, stamp) = (&mut layout, &stamp);
         let tensors = Tensors::Buffers(&self.buffers);
         let spares = Some(spares);

@@ -177,10 +177,10 @@ fn body(file: &MemFile, layout: &Layout, buffers: &[Buffer], threads: u32, choic
     let device = u64::MAX - file.seen.bytes.lock().as_ptr().addr() as u64;
     let means = Means { threads, choice, durable: true, device, meter, refused: AtomicBool::new(false) };
     let target = Target { storage: file, path: Path::new("file"), handle: file };
-    let mut jobs = jobs(layout, buffers.len());
+    let mut jobs = jobs(layout, buffers.len())?;
     let job = jobs.pop().unwrap();
     job.write(target, buffers, &means)?;
-    Ok(job.finish())
+    Ok(job.finish()?)
 }
 
 fn noise(n: usize, seed: usize) -> Vec<u8> {
@@ -422,7 +422,7 @@ fn ends_where_it_is_cancelled() {
         let means =
             Means { threads: 1, choice, durable: false, device: 0, meter, refused: AtomicBool::new(false) };
         let target = Target { storage: &file, path: Path::new("file"), handle: &file };
-        let failed = jobs(&layout, 1)[0].write(target, &model.buffers, &means);
+        let failed = jobs(&layout, 1).unwrap()[0].write(target, &model.buffers, &means);
         let Err(Failure::Other(error)) = failed else { panic!("it went on") };
         assert_eq!(error.status(), Status::Cancelled);
         assert!(file.seen.written.load(Relaxed) < layout.size());

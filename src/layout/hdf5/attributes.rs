@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::schema::NodeId;
 use crate::error::{Error, Result, Status};
+use crate::memory;
 
 /// The most bytes of a list in one attribute, as fixed strings: Keras splits what is longer.
 const MAX_LIST: usize = 64_512;
@@ -27,13 +28,13 @@ pub(in crate::layout) struct Attributes {
 
 impl Attributes {
     /// Adds a text to a group.
-    pub fn text(&mut self, group: NodeId, name: &str, text: &str) {
-        self.put(group, name.to_owned(), Attribute::Text(text.to_owned()));
+    pub fn text(&mut self, group: NodeId, name: &str, text: &str) -> Result<()> {
+        self.put(group, name.to_owned(), Attribute::Text(memory::text(text)?))
     }
 
     /// Adds a list of names to a group: `name`, or `name0`, `name1`, ... where it is longer than an attribute can
     /// be. The parts are Keras': the fewest of equal length, the first ones longer by 1, that all fit.
-    pub fn list(&mut self, group: NodeId, name: &str, mut list: Vec<String>) -> Result<()> {
+    pub fn list(&mut self, group: NodeId, name: &str, list: Vec<String>) -> Result<()> {
         let width = list.iter().map(String::len).max().unwrap_or(0).max(1);
         if width > MAX_LIST {
             return Err(Error::new(
@@ -44,19 +45,21 @@ impl Attributes {
         self.list_bytes += list.iter().map(|text| (text.len() + size_of::<String>()) as u64).sum::<u64>();
         let parts = list.len().div_ceil(MAX_LIST / width).max(1);
         if parts == 1 {
-            self.put(group, name.to_owned(), Attribute::List(list));
-            return Ok(());
+            return self.put(group, name.to_owned(), Attribute::List(list));
         }
         let (len, longer) = (list.len() / parts, list.len() % parts);
+        // The last part comes first.
+        let mut rest = list.into_iter().rev();
         for part in (0..parts).rev() {
-            let tail = list.split_off(part * len + part.min(longer));
-            self.put(group, format!("{name}{part}"), Attribute::List(tail));
+            let mut names = memory::collect(rest.by_ref().take(len + usize::from(part < longer)))?;
+            names.reverse();
+            self.put(group, format!("{name}{part}"), Attribute::List(names))?;
         }
         Ok(())
     }
 
-    fn put(&mut self, group: NodeId, name: String, value: Attribute) {
-        self.groups.entry(group).or_default().push((name, value));
+    fn put(&mut self, group: NodeId, name: String, value: Attribute) -> Result<()> {
+        memory::push(self.groups.entry(group).or_default(), (name, value))
     }
 
     /// Those of a group.

@@ -1,6 +1,7 @@
 //! The global heap: the bytes of variable-length strings, many to a collection.
 
 use super::super::bytes::{Put, set_u64};
+use crate::error::Result;
 
 /// HDF5 1.14 and later refuse smaller ones.
 pub(super) const MIN_COLLECTION: usize = 4096;
@@ -31,7 +32,9 @@ pub(super) struct Place {
 }
 
 impl GlobalHeap {
-    pub(super) fn insert(&mut self, value: &[u8]) -> Place {
+    pub(super) fn insert(&mut self, value: &[u8]) -> Result<Place> {
+        // The end of the collection, too.
+        self.bytes.make_room(value.len() + 2 * PREFIX + MIN_COLLECTION)?;
         if self.index == 0 {
             self.start = self.bytes.len();
             self.bytes.put(b"GCOL\x01\0\0\0");
@@ -48,7 +51,7 @@ impl GlobalHeap {
         if self.bytes.len() - self.start >= FULL_COLLECTION {
             self.close();
         }
-        place
+        Ok(place)
     }
 
     /// Completes the collection that is being filled.

@@ -3,6 +3,8 @@
 use super::super::bytes::{Put, set_u64};
 use super::UNDEFINED;
 use super::header::Header;
+use crate::error::Result;
+use crate::memory;
 
 /// A group of more links than this has a symbol table. It is the library's own limit (the default of its group
 /// information message), so that a group of ours grows as one of its own does.
@@ -26,6 +28,9 @@ const LEAF_LEN: usize = 8 + LEAF_ENTRIES * ENTRY_LEN;
 /// Bytes of a symbol table entry.
 const ENTRY_LEN: usize = 40;
 
+/// The most bytes of the header of a compact group, without its names and attributes.
+const GROUP_LEN: usize = 128 + MAX_COMPACT * 32;
+
 /// Where an object is: its header and, of a group with a symbol table, its parts.
 #[derive(Clone, Copy)]
 pub(super) struct Object {
@@ -48,8 +53,15 @@ pub(super) struct Link<'a> {
 }
 
 /// Writes a group with these links, which are sorted by name; `attributes` adds to its header.
-pub(super) fn put(out: &mut Vec<u8>, links: &[Link], attributes: impl FnOnce(&mut Header)) -> Object {
-    let table = (links.len() > MAX_COMPACT).then(|| put_symbol_table(out, links));
+pub(super) fn put(
+    out: &mut Vec<u8>,
+    links: &[Link],
+    attributes: impl FnOnce(&mut Header) -> Result<()>,
+) -> Result<Object> {
+    let is_compact = links.len() <= MAX_COMPACT;
+    let table = if is_compact { None } else { Some(put_symbol_table(out, links)?) };
+    let names = links.iter().take(MAX_COMPACT).map(|link| link.name.len()).sum::<usize>();
+    out.make_room(GROUP_LEN + names)?;
     let mut header = Header::begin(out);
     match table {
         Some(table) => header.symbol_table(table.tree, table.heap),
@@ -60,8 +72,8 @@ pub(super) fn put(out: &mut Vec<u8>, links: &[Link], attributes: impl FnOnce(&mu
             }
         }
     }
-    attributes(&mut header);
-    Object { header: header.end(), table }
+    attributes(&mut header)?;
+    Ok(Object { header: header.end(), table })
 }
 
 /// A symbol table entry. What a table's header says is cached in it, as the library does.
@@ -78,15 +90,17 @@ pub(super) fn put_entry(out: &mut Vec<u8>, name: u64, object: Object) {
     }
 }
 
-fn put_symbol_table(out: &mut Vec<u8>, links: &[Link]) -> SymbolTable {
-    let heap = put_names(out, links);
-    let leaves = put_leaves(out, links);
-    SymbolTable { tree: put_tree(out, leaves), heap }
+fn put_symbol_table(out: &mut Vec<u8>, links: &[Link]) -> Result<SymbolTable> {
+    let heap = put_names(out, links)?;
+    let leaves = put_leaves(out, links)?;
+    Ok(SymbolTable { tree: put_tree(out, leaves)?, heap })
 }
 
 /// The local heap: every name, NUL-terminated, padded to 8 bytes; the empty one first.
-fn put_names(out: &mut Vec<u8>, links: &[Link]) -> u64 {
+fn put_names(out: &mut Vec<u8>, links: &[Link]) -> Result<u64> {
     const NO_FREE_SPACE: u64 = 1;
+    let names = links.iter().map(|link| name_len(link.name) as usize).sum::<usize>();
+    out.make_room(40 + names)?;
     let heap = out.here();
     out.put(b"HEAP\0\0\0\0");
     let len_at = out.len();
@@ -102,7 +116,7 @@ fn put_names(out: &mut Vec<u8>, links: &[Link]) -> u64 {
     }
     let len = out.here() - segment;
     set_u64(out, len_at, len);
-    heap
+    Ok(heap)
 }
 
 /// Bytes that a name takes in the local heap.
@@ -117,8 +131,11 @@ struct Child {
 }
 
 /// The symbol table nodes.
-fn put_leaves(out: &mut Vec<u8>, links: &[Link]) -> Vec<Child> {
-    let mut leaves = Vec::with_capacity(links.len().div_ceil(LEAF_ENTRIES));
+fn put_leaves(out: &mut Vec<u8>, links: &[Link]) -> Result<Vec<Child>> {
+    let count = links.len().div_ceil(LEAF_ENTRIES);
+    out.make_room(count * LEAF_LEN)?;
+    let mut leaves = Vec::new();
+    memory::reserve(&mut leaves, count)?;
     let mut name = 8;
     for entries in links.chunks(LEAF_ENTRIES) {
         let address = out.here();
@@ -134,16 +151,18 @@ fn put_leaves(out: &mut Vec<u8>, links: &[Link]) -> Vec<Child> {
         out.put_zeros(end - out.len());
         leaves.push(Child { address, last_name });
     }
-    leaves
+    Ok(leaves)
 }
 
 /// The B-tree over the symbol table nodes, level by level; the address of its root.
-fn put_tree(out: &mut Vec<u8>, mut nodes: Vec<Child>) -> u64 {
+fn put_tree(out: &mut Vec<u8>, mut nodes: Vec<Child>) -> Result<u64> {
     let mut level = 0;
     loop {
         let first = out.here();
         let count = nodes.len().div_ceil(CHILDREN);
-        let mut parents = Vec::with_capacity(count);
+        out.make_room(count * TREE_NODE_LEN)?;
+        let mut parents = Vec::new();
+        memory::reserve(&mut parents, count)?;
         let mut greatest = 0; // so far on this level; at first the empty name
         for (i, children) in nodes.chunks(CHILDREN).enumerate() {
             let address = out.here();
@@ -164,7 +183,7 @@ fn put_tree(out: &mut Vec<u8>, mut nodes: Vec<Child>) -> u64 {
             parents.push(Child { address, last_name: greatest });
         }
         if count <= 1 {
-            return first;
+            return Ok(first);
         }
         nodes = parents;
         level += 1;

@@ -3,7 +3,8 @@
 use super::super::bytes::Put;
 use super::UNDEFINED;
 use super::datatype;
-use crate::tensor::Dtype;
+use crate::error::Result;
+use crate::tensor::{Dtype, MAX_RANK};
 
 const DATASPACE: u16 = 0x01;
 const LINK_INFO: u16 = 0x02;
@@ -34,6 +35,11 @@ impl<'a> Header<'a> {
         Header { out, start, messages: 0 }
     }
 
+    /// Makes room for an attribute of this name, and `n` bytes in it.
+    fn make_room(&mut self, name: &str, n: usize) -> Result<()> {
+        self.out.make_room(128 + name.len() + n)
+    }
+
     /// Completes the header; its address.
     pub(super) fn end(self) -> u64 {
         let messages = (self.out.len() - self.start - PREFIX) as u32;
@@ -58,6 +64,9 @@ impl<'a> Header<'a> {
         self.messages += 1;
     }
 
+    /// The most bytes of what [`Header::dataset`] appends, and the header's own.
+    pub(super) const DATASET_LEN: usize = 128 + PREFIX + 8 * MAX_RANK;
+
     /// What a dataset of `shape` and `dtype` consists of, `len` bytes in one piece. Returns where in the buffer
     /// the address of its data is, undefined as it stands.
     pub(super) fn dataset(&mut self, dtype: Dtype, shape: &[u64], len: u64) -> usize {
@@ -75,7 +84,8 @@ impl<'a> Header<'a> {
 
     /// A scalar attribute: a string of `len` bytes that is object `index` of a global heap collection. Returns
     /// where in the buffer the collection's address is, 0 as it stands.
-    pub(super) fn string_attribute(&mut self, name: &str, len: u32, index: u32) -> usize {
+    pub(super) fn string_attribute(&mut self, name: &str, len: u32, index: u32) -> Result<usize> {
+        self.make_room(name, 0)?;
         let mut address = 0;
         self.attribute(name, &[], datatype::STRING_LEN, datatype::put_string, |out| {
             out.put_u32(len);
@@ -83,12 +93,13 @@ impl<'a> Header<'a> {
             out.put_u64(0);
             out.put_u32(index);
         });
-        address
+        Ok(address)
     }
 
     /// An attribute: a list of strings, each padded with zeros to the length of the longest.
-    pub(super) fn list_attribute(&mut self, name: &str, list: &[String]) {
+    pub(super) fn list_attribute(&mut self, name: &str, list: &[String]) -> Result<()> {
         let width = list.iter().map(String::len).max().unwrap_or(0).max(1);
+        self.make_room(name, width * list.len())?;
         let datatype = |out: &mut Vec<u8>| datatype::put_fixed_string(out, width as u32);
         self.attribute(name, &[list.len() as u64], datatype::FIXED_STRING_LEN, datatype, |out| {
             for text in list {
@@ -96,6 +107,7 @@ impl<'a> Header<'a> {
                 out.put_zeros(width - text.len());
             }
         });
+        Ok(())
     }
 
     /// An attribute of a datatype of `len` bytes.

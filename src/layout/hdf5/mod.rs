@@ -25,6 +25,7 @@ use super::guard;
 use super::own::{CHECKSUMS, CHECKSUMS_PATH, ROW, STATE, STATE_PATH, Slots};
 use super::schema::{Node, NodeId, OWN_GROUP, Schema};
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::{Dtype, max_path_bytes};
 
 /// The address of what is not there.
@@ -59,13 +60,13 @@ pub(super) fn lay_out(schema: &Schema, state_capacity: usize) -> Result<Image> {
 /// As [`lay_out`], with more attributes of the groups than the schema has.
 pub(super) fn lay_out_with(schema: &Schema, attributes: &Attributes, state_capacity: usize) -> Result<Image> {
     attributes.check()?;
-    let mut writer = Writer::new(schema, attributes);
+    let mut writer = Writer::new(schema, attributes)?;
     writer.out.put_zeros(superblock::LEN);
     writer.out.put_zeros(guard::LEN);
     writer.out.align(ALIGNMENT as usize);
-    let slots = Slots::put(&mut writer.out, schema.tensors(), state_capacity);
-    let own = writer.put_own_datasets(&slots);
-    let root = writer.put_tree(own);
+    let slots = Slots::put(&mut writer.out, schema.tensors(), state_capacity)?;
+    let own = writer.put_own_datasets(&slots)?;
+    let root = writer.put_tree(own)?;
     writer.finish(root, slots)
 }
 
@@ -92,27 +93,30 @@ struct Frame<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(schema: &'a Schema, attributes: &'a Attributes) -> Writer<'a> {
+    fn new(schema: &'a Schema, attributes: &'a Attributes) -> Result<Writer<'a>> {
         let tensors = schema.tensors().len();
-        Writer {
+        let mut out = Vec::new();
+        out.make_room(8192 + 320 * tensors)?;
+        Ok(Writer {
             schema,
             attributes,
-            out: Vec::with_capacity(8192 + 320 * tensors),
+            out,
             heap: GlobalHeap::default(),
             heap_refs: Vec::new(),
-            data_refs: vec![0; tensors],
-        }
+            data_refs: memory::filled(0, tensors)?,
+        })
     }
 
     /// What is in the group `/libckpt` of every file, and has its data in the metadata.
-    fn put_own_datasets(&mut self, slots: &Slots) -> [Link<'a>; 2] {
+    fn put_own_datasets(&mut self, slots: &Slots) -> Result<[Link<'a>; 2]> {
+        self.out.make_room(2 * Header::DATASET_LEN)?;
         let rows = [slots.rows() as u64, 2];
         let state = [slots.state_capacity() as u64];
         let datasets = [
             (CHECKSUMS, Dtype::U64, &rows[..], slots.checksums_at(), rows[0] * ROW as u64),
             (STATE, Dtype::U8, &state[..], slots.state_at(), state[0]),
         ];
-        datasets.map(|(name, dtype, shape, at, len)| {
+        Ok(datasets.map(|(name, dtype, shape, at, len)| {
             let mut header = Header::begin(&mut self.out);
             let address = header.dataset(dtype, shape, len);
             let object = Object { header: header.end(), table: None };
@@ -120,25 +124,28 @@ impl<'a> Writer<'a> {
                 set_u64(&mut self.out, address, at as u64);
             }
             Link { name, object }
-        })
+        }))
     }
 
     /// All groups and datasets, children before their parent; the root. Without recursion: a path can have any
     /// number of components.
-    fn put_tree(&mut self, own: [Link<'a>; 2]) -> Object {
+    fn put_tree(&mut self, own: [Link<'a>; 2]) -> Result<Object> {
         let mut links: Vec<Link<'a>> = Vec::new();
         let mut path: Vec<Frame<'a>> = Vec::new();
         let mut next = Some(("", Schema::ROOT));
         let root = self.schema.node(Schema::ROOT);
         let has_own = matches!(root, Node::Group { children, .. } if children.contains_key(OWN_GROUP));
         // Where the schema has nothing in it, it is that of every file.
-        let mut own_group = (!has_own).then(|| group::put(&mut self.out, &own, |_| ()));
+        let mut own_group = if has_own { None } else { Some(group::put(&mut self.out, &own, |_| Ok(()))?) };
         loop {
             if let Some((name, id)) = next {
                 match self.schema.node(id) {
-                    Node::Tensor(index) => links.push(Link { name, object: self.put_tensor(*index) }),
+                    Node::Tensor(index) => {
+                        memory::push(&mut links, Link { name, object: self.put_tensor(*index)? })?;
+                    }
                     Node::Group { children, .. } => {
-                        path.push(Frame { name, id, children: children.iter(), first_link: links.len() })
+                        let frame = Frame { name, id, children: children.iter(), first_link: links.len() };
+                        memory::push(&mut path, frame)?;
                     }
                 }
             }
@@ -149,6 +156,7 @@ impl<'a> Writer<'a> {
             }
             let (name, id, first) = (frame.name, frame.id, frame.first_link);
             path.pop();
+            memory::reserve(&mut links, own.len())?;
             if path.is_empty() {
                 if let Some(object) = own_group.take() {
                     let at = links.partition_point(|link| link.name < OWN_GROUP);
@@ -160,14 +168,14 @@ impl<'a> Writer<'a> {
                 links.extend(own);
                 links[first..].sort_unstable_by_key(|link| link.name);
             }
-            let object = self.put_group(id, &links[first..]);
+            let object = self.put_group(id, &links[first..])?;
             links.truncate(first);
-            links.push(Link { name, object });
+            memory::push(&mut links, Link { name, object })?;
         }
         self.put_group(Schema::ROOT, &links)
     }
 
-    fn put_group(&mut self, id: NodeId, links: &[Link]) -> Object {
+    fn put_group(&mut self, id: NodeId, links: &[Link]) -> Result<Object> {
         let keras_name = match self.schema.node(id) {
             Node::Group { name, .. } => name.as_deref(),
             Node::Tensor(_) => None,
@@ -175,36 +183,42 @@ impl<'a> Writer<'a> {
         let (attributes, heap, heap_refs) = (self.attributes, &mut self.heap, &mut self.heap_refs);
         group::put(&mut self.out, links, |header| {
             if let Some(name) = keras_name {
-                heap_refs.push(put_attribute(header, heap, "name", name));
+                memory::push(heap_refs, put_attribute(header, heap, "name", name)?)?;
             }
             for (name, value) in attributes.of(id) {
                 match value {
-                    Attribute::Text(text) => heap_refs.push(put_attribute(header, heap, name, text)),
-                    Attribute::List(list) => header.list_attribute(name, list),
+                    Attribute::Text(text) => {
+                        memory::push(heap_refs, put_attribute(header, heap, name, text)?)?;
+                    }
+                    Attribute::List(list) => header.list_attribute(name, list)?,
                 }
             }
+            Ok(())
         })
     }
 
-    fn put_tensor(&mut self, index: usize) -> Object {
+    fn put_tensor(&mut self, index: usize) -> Result<Object> {
+        self.out.make_room(Header::DATASET_LEN)?;
         let spec = &self.schema.tensors()[index];
         let mut header = Header::begin(&mut self.out);
         self.data_refs[index] = header.dataset(spec.dtype, &spec.shape, spec.nbytes());
         if spec.dtype == Dtype::Bf16 {
-            self.heap_refs.push(put_attribute(&mut header, &mut self.heap, "dtype", spec.dtype.name()));
+            let put = put_attribute(&mut header, &mut self.heap, "dtype", spec.dtype.name())?;
+            memory::push(&mut self.heap_refs, put)?;
         }
-        Object { header: header.end(), table: None }
+        Ok(Object { header: header.end(), table: None })
     }
 
     /// The heap behind the objects, the data behind the metadata, and every address in its place.
     fn finish(mut self, root: Object, mut slots: Slots) -> Result<Image> {
         let heap = self.out.here();
-        self.out.extend_from_slice(&self.heap.finish());
+        memory::append(&mut self.out, &self.heap.finish())?;
         for (at, offset) in self.heap_refs {
             set_u64(&mut self.out, at, heap + offset);
         }
         let mut end = self.out.here();
-        let mut data = Vec::with_capacity(self.data_refs.len());
+        let mut data = Vec::new();
+        memory::reserve(&mut data, self.data_refs.len())?;
         for (spec, at) in self.schema.tensors().iter().zip(self.data_refs) {
             let len = spec.nbytes();
             if len == 0 {
@@ -246,8 +260,14 @@ pub(super) fn too_large() -> Error {
 }
 
 /// A string attribute; where the address of its heap collection is, and what that is within the heap.
-fn put_attribute(header: &mut Header, heap: &mut GlobalHeap, name: &str, value: &str) -> (usize, u64) {
-    let place = heap.insert(value.as_bytes());
+fn put_attribute(
+    header: &mut Header,
+    heap: &mut GlobalHeap,
+    name: &str,
+    value: &str,
+) -> Result<(usize, u64)> {
+    let place = heap.insert(value.as_bytes())?;
     // Shorter than 4 GiB: the schema bounds names, `Attributes::check` what else there is.
-    (header.string_attribute(name, value.len() as u32, place.index.into()), place.offset)
+    let at = header.string_attribute(name, value.len() as u32, place.index.into())?;
+    Ok((at, place.offset))
 }

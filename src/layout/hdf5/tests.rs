@@ -74,7 +74,7 @@ fn objects_tile_the_collections_of_the_heap() {
         let mut places = Vec::new();
         let value = vec![b'x'; len];
         for _ in 0..70 {
-            places.push(heap.insert(&value));
+            places.push(heap.insert(&value).unwrap());
         }
         let bytes = heap.finish();
         let mut found = Vec::new();

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::error::Result;
+use crate::memory;
+
 /// The class as Keras has it in paths: `DepthwiseConv2D` is `depthwise_conv2d`, `PReLU` is `p_re_lu`.
 pub(super) fn snake_case(class: &str) -> String {
     let class = match class {
@@ -51,16 +54,16 @@ pub(super) struct Counters(HashMap<String, usize>);
 
 impl Counters {
     /// The name of the next object of a class.
-    pub(super) fn next(&mut self, class: &str) -> String {
+    pub(super) fn next(&mut self, class: &str) -> Result<String> {
         let name = snake_case(class);
         match self.0.get_mut(&name) {
             Some(last) => {
                 *last += 1;
-                format!("{name}_{last}")
+                Ok(format!("{name}_{last}"))
             }
             None => {
-                self.0.insert(name.clone(), 0);
-                name
+                memory::insert(&mut self.0, name.clone(), 0)?;
+                Ok(name)
             }
         }
     }
@@ -99,7 +102,8 @@ mod tests {
     #[test]
     fn counters_count_from_the_second_on() {
         let mut counters = Counters::default();
-        let names: Vec<_> = ["Dense", "ReLU", "Dense", "Dense"].map(|class| counters.next(class)).into();
+        let names: Vec<_> =
+            ["Dense", "ReLU", "Dense", "Dense"].map(|class| counters.next(class).unwrap()).into();
         assert_eq!(names, ["dense", "re_lu", "dense_1", "dense_2"]);
     }
 }

@@ -1,10 +1,11 @@
 //! The order of the legacy format: which variable of Keras 3 is which weight of a layer, and the way back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use super::structure::{Layer, Part, Presence, State, layers};
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::TensorSpec;
 
 /// The order in which the tensors of a Keras 3 file go into a schema for the legacy format: the layers as the
@@ -15,12 +16,14 @@ use crate::tensor::TensorSpec;
 /// `Unsupported` where a layer has several groups of variables, and one is not of a class of Keras: neither the order
 /// of the groups nor what in them is trained is known then.
 pub fn order(config: &str, tensors: &[TensorSpec], names: &BTreeMap<String, String>) -> Result<Vec<usize>> {
-    let groups = Groups::new(tensors);
-    let mut order = Vec::with_capacity(tensors.len());
-    let mut taken = vec![false; tensors.len()];
-    let by_name: HashMap<&str, &str> =
-        names.iter().filter(|(group, _)| is_layer(group)).map(|(group, name)| (&**name, &**group)).collect();
-    for layer in layers(config).unwrap_or_default() {
+    let groups = Groups::new(tensors)?;
+    let mut order = Vec::new();
+    memory::reserve(&mut order, tensors.len())?;
+    let mut taken = memory::filled(false, tensors.len())?;
+    let by_name: HashMap<&str, &str> = memory::map(
+        names.iter().filter(|(group, _)| is_layer(group)).map(|(group, name)| (&**name, &**group)),
+    )?;
+    for layer in layers(config)?.unwrap_or_default() {
         let group = by_name.get(&*layer.name).copied().unwrap_or(&layer.group);
         for i in weights(&layer, group, &groups)? {
             if let Some(taken @ false) = taken.get_mut(i) {
@@ -42,17 +45,17 @@ fn is_layer(group: &str) -> bool {
 struct Groups<'a>(BTreeMap<&'a str, Vec<(u64, usize)>>);
 
 impl<'a> Groups<'a> {
-    fn new(tensors: &'a [TensorSpec]) -> Groups<'a> {
+    fn new(tensors: &'a [TensorSpec]) -> Result<Groups<'a>> {
         let mut groups: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for (i, spec) in tensors.iter().enumerate() {
             if let Some((group, number)) = variable(&spec.path) {
-                groups.entry(group).or_default().push((number, i));
+                memory::push(groups.entry(group).or_default(), (number, i))?;
             }
         }
         for group in groups.values_mut() {
             group.sort_unstable();
         }
-        Groups(groups)
+        Ok(Groups(groups))
     }
 
     fn of(&self, group: &str) -> &[(u64, usize)] {
@@ -90,20 +93,20 @@ fn weights(layer: &Layer, group: &str, groups: &Groups) -> Result<Vec<usize>> {
         let own = part.state.order(variables.len()).filter(|&at| at >= part.shared);
         for (at, (_, i)) in own.filter_map(|at| Some((at, variables.get(at)?))) {
             let is_trained = layer.frozen || (part.trained && part.state.is_trained(at, variables.len()));
-            if is_trained { trained.push(*i) } else { others.push(*i) }
+            memory::push(if is_trained { &mut trained } else { &mut others }, *i)?;
         }
     }
-    trained.extend(others);
-    trained.extend(groups.below(group).flat_map(|(_, variables)| variables.iter().map(|(_, i)| *i)));
+    let below = groups.below(group).flat_map(|(_, variables)| variables.iter().map(|(_, i)| *i));
+    others.into_iter().chain(below).try_for_each(|i| memory::push(&mut trained, i))?;
     Ok(trained)
 }
 
 /// Refuses a layer of which the order of its weights would be a guess. One group alone is in its own order.
 fn check_known(layer: &Layer, group: &str, groups: &Groups) -> Result<()> {
     let known = layer.parts.iter().filter(|part| layer.frozen || part.weights != Presence::Unknown);
-    let known: HashSet<String> = known.map(|part| joined(group, &part.path)).collect();
+    let known = memory::set(known.map(|part| joined(group, &part.path)))?;
     let of_weights = |path: &&str| !path.split('/').any(|part| part == "seed_generator");
-    let all: Vec<&str> = groups.below(group).map(|(path, _)| path).filter(of_weights).collect();
+    let all = memory::collect(groups.below(group).map(|(path, _)| path).filter(of_weights))?;
     match all.iter().find(|path| !known.contains(**path)) {
         Some(unknown) if all.len() > 1 => Err(Error::new(
             Status::Unsupported,
@@ -132,12 +135,13 @@ pub struct Variable {
 
 /// The variables of Keras 3 for the weights of a layer, whose names are in the order of the legacy file. Where the
 /// parts of the layer cannot be told, they are numbered as they come. None where a number would be another variable's.
-pub fn variables(layer: &Layer, names: &[String]) -> Option<Vec<Variable>> {
-    let bundles = bundles(names);
-    let parts = assign(layer, &bundles);
-    let mut found: Vec<Option<Variable>> = names.iter().map(|_| None).collect();
+pub fn variables(layer: &Layer, names: &[String]) -> Result<Option<Vec<Variable>>> {
+    let bundles = bundles(names)?;
+    let parts = assign(layer, &bundles)?;
+    let mut found: Vec<Option<Variable>> = memory::collect(names.iter().map(|_| None))?;
     for (bundle, part) in bundles.iter().zip(parts.iter().flatten()) {
-        for (at, &weight) in numbers(bundle, part, names)?.into_iter().zip(&bundle.weights) {
+        let Some(numbers) = numbers(bundle, part, names)? else { return Ok(None) };
+        for (at, &weight) in numbers.into_iter().zip(&bundle.weights) {
             let vars = format!("{}/vars", joined(&layer.group, &part.path));
             let copy = layer.parts.iter().find(|wrapper| {
                 at < wrapper.shared
@@ -153,15 +157,15 @@ pub fn variables(layer: &Layer, names: &[String]) -> Option<Vec<Variable>> {
     let numbered = |(i, found): (usize, Option<Variable>)| {
         found.unwrap_or_else(|| Variable { path: format!("{}/vars/{i}", layer.group), copy: None })
     };
-    Some(found.into_iter().enumerate().map(numbered).collect())
+    memory::collect(found.into_iter().enumerate().map(numbered)).map(Some)
 }
 
 /// The numbers of the weights of a part. None where a layer of Keras has others than its configuration says: those of
 /// LoRA, which Keras 3 merges into the kernel, or those of a layer that was quantized as a part of another.
-fn numbers(bundle: &Bundle, part: &Part, names: &[String]) -> Option<Vec<usize>> {
+fn numbers(bundle: &Bundle, part: &Part, names: &[String]) -> Result<Option<Vec<usize>>> {
     let own =
         |weight: &usize| names.get(*weight).and_then(|name| name.rsplit('/').next()).unwrap_or_default();
-    let own: Vec<&str> = bundle.weights.iter().map(own).collect();
+    let own: Vec<&str> = memory::collect(bundle.weights.iter().map(own))?;
     let place = |name| own.iter().position(|own| *own == name);
     let (kernel, bias) = (place("kernel"), place("bias"));
     let state = match part.state {
@@ -173,7 +177,7 @@ fn numbers(bundle: &Bundle, part: &Part, names: &[String]) -> Option<Vec<usize>>
     let explained = !moved || matches!(state, State::AllBut(_));
     let lora = own.iter().any(|name| name.starts_with("lora_"));
     let known = part.weights != Presence::Yes || (explained && !lora);
-    known.then(|| state.order(own.len()).collect())
+    known.then(|| memory::collect(state.order(own.len()))).transpose()
 }
 
 /// The weights of a layer that are in one scope of names, in the order of the file.
@@ -182,52 +186,56 @@ struct Bundle<'a> {
     weights: Vec<usize>,
 }
 
-fn bundles(names: &[String]) -> Vec<Bundle<'_>> {
+fn bundles(names: &[String]) -> Result<Vec<Bundle<'_>>> {
     let mut bundles: Vec<Bundle> = Vec::new();
-    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for (weight, name) in names.iter().enumerate() {
         let scope = name.rsplit_once('/').map_or("", |(scope, _)| scope);
-        let place = *places.entry(scope).or_insert_with(|| {
-            bundles.push(Bundle { scope: scope.split('/').collect(), weights: Vec::new() });
-            bundles.len() - 1
-        });
+        let place = *places.entry(scope).or_insert(bundles.len());
+        if place == bundles.len() {
+            let parts = memory::collect(scope.split('/'))?;
+            memory::push(&mut bundles, Bundle { scope: parts, weights: Vec::new() })?;
+        }
         if let Some(bundle) = bundles.get_mut(place) {
-            bundle.weights.push(weight);
+            memory::push(&mut bundle.weights, weight)?;
         }
     }
-    bundles
+    Ok(bundles)
 }
 
 /// The part that each bundle is of; empty where that cannot be told.
-fn assign<'a>(layer: &'a Layer, bundles: &[Bundle]) -> Vec<Option<&'a Part>> {
-    let some: Vec<&Part> = layer.parts.iter().filter(|part| part.weights != Presence::No).collect();
+fn assign<'a>(layer: &'a Layer, bundles: &[Bundle]) -> Result<Vec<Option<&'a Part>>> {
+    let some = memory::collect(layer.parts.iter().filter(|part| part.weights != Presence::No))?;
     let certain = some.len() == 1 || some.iter().all(|part| part.weights == Presence::Yes);
     if certain && some.len() == bundles.len() {
         let late = |part: &&Part| !layer.frozen && (!part.trained || part.state == State::All);
-        let (last, first): (Vec<_>, Vec<_>) = some.iter().copied().partition(late);
+        let of = |is_late| some.iter().copied().filter(move |part| late(part) == is_late);
         // A part that was frozen by itself stands elsewhere, which the configuration does not say; its name does.
-        let by_order = || first.into_iter().chain(last).map(Some).collect();
-        return by_name(&some, bundles).unwrap_or_else(by_order);
+        return match by_name(&some, bundles)? {
+            Some(parts) => Ok(parts),
+            None => memory::collect(of(false).chain(of(true)).map(Some)),
+        };
     }
-    by_name(&some, bundles).unwrap_or_default()
+    Ok(by_name(&some, bundles)?.unwrap_or_default())
 }
 
 /// Assigns by the names of the layers, which are in the scopes: the part whose names agree best.
-fn by_name<'a>(parts: &[&'a Part], bundles: &[Bundle]) -> Option<Vec<Option<&'a Part>>> {
-    let mut taken = vec![false; parts.len()];
-    let mut found = Vec::with_capacity(bundles.len());
+fn by_name<'a>(parts: &[&'a Part], bundles: &[Bundle]) -> Result<Option<Vec<Option<&'a Part>>>> {
+    let mut taken = memory::filled(false, parts.len())?;
+    let mut found = Vec::new();
+    memory::reserve(&mut found, bundles.len())?;
     for bundle in bundles {
         let scores = parts.iter().enumerate().map(|(i, part)| (agreement(&part.names, &bundle.scope), i));
-        let (best, i) = scores.clone().max_by_key(|(score, i)| (*score, usize::MAX - i))?;
+        let best = scores.clone().max_by_key(|(score, i)| (*score, usize::MAX - i));
+        let Some((best, i)) = best else { return Ok(None) };
         let ambiguous = scores.filter(|(score, _)| *score == best).count() > 1;
-        let taken = taken.get_mut(i)?;
-        if best == 0 || ambiguous || *taken {
-            return None;
-        }
+        let Some(taken @ false) = taken.get_mut(i).filter(|_| best > 0 && !ambiguous) else {
+            return Ok(None);
+        };
         *taken = true;
         found.push(parts.get(i).copied());
     }
-    Some(found)
+    Ok(Some(found))
 }
 
 /// How many of the names are in the scope, in its order.

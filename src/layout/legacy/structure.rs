@@ -4,6 +4,8 @@
 use super::super::json::{self, Document, Object};
 use super::config::class_and_config;
 use super::naming::Counters;
+use crate::error::Result;
+use crate::memory;
 
 /// Models within models within ...: more than anyone builds, and few enough for recursion.
 const MAX_DEPTH: usize = 64;
@@ -98,22 +100,14 @@ pub(super) enum Presence {
 }
 
 /// The layers of a model, by its configuration as it is in a `.keras` or a legacy file. None where it is none.
-pub fn layers(config: &str) -> Option<Vec<Layer>> {
+pub fn layers(config: &str) -> Result<Option<Vec<Layer>>> {
     if config.len() > MAX_CONFIG {
-        return None;
+        return Ok(None);
     }
-    let document = Document::new(config);
-    let (_, root) = class_and_config(&document.object()?)?;
-    let mut walk = Walk { parts: Vec::new(), room: ROOM + config.len() };
-    let mut layers = Vec::new();
-    for child in children(&root)? {
-        let name = json::text(&child.config, "name").unwrap_or_default();
-        let frozen = json::flag(&child.config, "trainable") == Some(false);
-        walk.visit(&child.class, &child.config, &Place { trained: !frozen, ..Place::default() })?;
-        let parts = std::mem::take(&mut walk.parts);
-        layers.push(Layer { group: format!("layers/{}", child.key), name, frozen, parts });
-    }
-    Some(layers)
+    let document = Document::new(config)?;
+    let mut walk = Walk { parts: Vec::new(), room: ROOM + config.len(), memory: Ok(()) };
+    let layers = document.object().and_then(|object| walk.layers(&object));
+    walk.memory.map(|()| layers)
 }
 
 /// A layer of a model.
@@ -122,21 +116,6 @@ struct Child<'a> {
     key: String,
     class: String,
     config: Object<'a>,
-}
-
-/// The layers of a model that has this configuration; None if it is no model's.
-fn children<'a>(config: &Object<'a>) -> Option<Vec<Child<'a>>> {
-    let functional = config.contains_key("input_layers");
-    let mut counters = Counters::default();
-    let mut found = Vec::new();
-    for layer in json::array(config.get("layers")?)? {
-        let (class, config) = class_and_config(&json::object(layer)?)?;
-        // A Sequential does not count its input among its layers.
-        if functional || class != "InputLayer" {
-            found.push(Child { key: counters.next(&class), class, config });
-        }
-    }
-    Some(found)
 }
 
 /// Where the walk is.
@@ -161,9 +140,53 @@ struct Walk {
     parts: Vec<Part>,
     /// Bytes that further parts may take.
     room: usize,
+    /// An error where there was no memory: then nothing is found.
+    memory: Result<()>,
 }
 
 impl Walk {
+    /// The layers of the model that this is.
+    fn layers(&mut self, model: &Object) -> Option<Vec<Layer>> {
+        let (_, root) = class_and_config(model)?;
+        let mut layers = Vec::new();
+        for child in self.children(&root)? {
+            let name = json::text(&child.config, "name").unwrap_or_default();
+            let frozen = json::flag(&child.config, "trainable") == Some(false);
+            self.visit(&child.class, &child.config, &Place { trained: !frozen, ..Place::default() })?;
+            let parts = std::mem::take(&mut self.parts);
+            let layer = Layer { group: format!("layers/{}", child.key), name, frozen, parts };
+            self.keep(|| memory::push(&mut layers, layer))?;
+        }
+        Some(layers)
+    }
+
+    /// The layers of a model that has this configuration; None if it is no model's.
+    fn children<'a>(&mut self, config: &Object<'a>) -> Option<Vec<Child<'a>>> {
+        let functional = config.contains_key("input_layers");
+        let mut counters = Counters::default();
+        let mut found = Vec::new();
+        for layer in json::array(config.get("layers")?)? {
+            let (class, config) = class_and_config(&json::object(layer)?)?;
+            // A Sequential does not count its input among its layers.
+            if functional || class != "InputLayer" {
+                let key = self.keep(|| counters.next(&class))?;
+                self.keep(|| memory::push(&mut found, Child { key, class, config }))?;
+            }
+        }
+        Some(found)
+    }
+
+    /// What was found, unless there is no memory for it.
+    fn keep<T>(&mut self, found: impl FnOnce() -> Result<T>) -> Option<T> {
+        match found() {
+            Ok(found) => Some(found),
+            Err(error) => {
+                self.memory = Err(error);
+                None
+            }
+        }
+    }
+
     /// Finds the parts of a layer. None where the configuration is made to do harm.
     fn visit(&mut self, class: &str, config: &Object, place: &Place) -> Option<()> {
         if place.depth > MAX_DEPTH {
@@ -171,7 +194,11 @@ impl Walk {
         }
         let trained = json::flag(config, "trainable").unwrap_or(place.trained);
         let place = &Place { trained, ..place.clone() };
-        if let Some(children) = children(config) {
+        let children = self.children(config);
+        if self.memory.is_err() {
+            return None;
+        }
+        if let Some(children) = children {
             for child in children {
                 let name = json::text(&child.config, "name");
                 let below = place.below(&format!("layers/{}", child.key), name);
@@ -238,13 +265,14 @@ impl Walk {
     }
 
     fn cells(&mut self, config: &Object, place: &Place) -> Option<()> {
-        let cells = config.get("cells").and_then(|value| json::array(value)).unwrap_or_default();
+        let cells = config.get("cells").and_then(|value| json::array(value));
         let mut counters = Counters::default();
-        for cell in cells {
+        for cell in cells.into_iter().flatten() {
             let Some((class, config)) = json::object(cell).as_ref().and_then(class_and_config) else {
                 continue;
             };
-            let below = place.below(&format!("cells/{}", counters.next(&class)), json::text(&config, "name"));
+            let key = self.keep(|| counters.next(&class))?;
+            let below = place.below(&format!("cells/{key}"), json::text(&config, "name"));
             self.visit(&class, &config, &below)?;
         }
         Some(())
@@ -254,7 +282,9 @@ impl Walk {
         let strings = place.names.iter().map(|name| name.len() + size_of::<String>());
         self.room = self.room.checked_sub(size_of::<Part>() + place.path.len() + strings.sum::<usize>())?;
         let Place { path, names, trained, .. } = place.clone();
-        self.parts.push(Part { path, names, trained, state, weights, shared: 0 });
+        let mut parts = std::mem::take(&mut self.parts);
+        self.keep(|| memory::push(&mut parts, Part { path, names, trained, state, weights, shared: 0 }))?;
+        self.parts = parts;
         Some(())
     }
 }

@@ -1,11 +1,10 @@
 //! The text of the index, as Keras writes it, with the training state in its metadata.
 
-use std::fmt::Write;
-
 use super::super::guard;
 use super::super::schema::is_own;
 use super::names::Names;
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::tensor::{Dtype, TensorSpec};
 
 /// Bytes of the model's tensors as Keras counts them: a boolean is one bit.
@@ -23,31 +22,33 @@ pub(super) fn render(
     names: &Names,
     state: &[u8],
 ) -> Result<Vec<u8>> {
-    let mut out = format!("{{\n    \"metadata\": {{\n        \"total_size\": {total_size:?}");
+    let mut out = Vec::new();
+    let mut put = |text: &str| memory::append(&mut out, text.as_bytes());
+    put(&format!("{{\n    \"metadata\": {{\n        \"total_size\": {total_size:?}"))?;
     let mut guard_at = None;
     if !state.is_empty() {
         let text = std::str::from_utf8(state)
             .map_err(|e| Error::new(Status::Internal, format!("the training state is not UTF-8: {e}")))?;
-        out.push_str(",\n        \"libckpt\": {\n            \"state\": ");
-        put_string(&mut out, text);
-        // Writing to a string cannot fail.
-        let _ = write!(out, ",\n            \"crc32\": {}\n        }},\n        ", crc32fast::hash(state));
+        put(",\n        \"libckpt\": {\n            \"state\": ")?;
+        put_string(&mut out, text)?;
+        let crc = crc32fast::hash(state);
+        let crc = format!(",\n            \"crc32\": {crc}\n        }},\n        ");
+        memory::append(&mut out, crc.as_bytes())?;
         guard_at = Some(out.len() + guard::MARK.len());
-        out.push_str(&guard::blank());
+        memory::append(&mut out, guard::blank().as_bytes())?;
     }
-    out.push_str("\n    },\n    \"weight_map\": {");
+    memory::append(&mut out, b"\n    },\n    \"weight_map\": {")?;
     for (i, (group, shards)) in groups.iter().enumerate() {
-        out.push_str(if i > 0 { ",\n        " } else { "\n        " });
-        put_string(&mut out, &format!("/{group}"));
-        out.push_str(": [");
+        memory::append(&mut out, if i > 0 { b",\n        " } else { b"\n        " })?;
+        put_string(&mut out, &format!("/{group}"))?;
+        memory::append(&mut out, b": [")?;
         for (i, &shard) in shards.iter().enumerate() {
-            out.push_str(if i > 0 { ",\n            " } else { "\n            " });
-            put_string(&mut out, &names.shard(shard));
+            memory::append(&mut out, if i > 0 { b",\n            " } else { b"\n            " })?;
+            put_string(&mut out, &names.shard(shard))?;
         }
-        out.push_str("\n        ]");
+        memory::append(&mut out, b"\n        ]")?;
     }
-    out.push_str(if groups.is_empty() { "}\n}" } else { "\n    }\n}" });
-    let mut out = out.into_bytes();
+    memory::append(&mut out, if groups.is_empty() { b"}\n}" } else { b"\n    }\n}" })?;
     if let Some(at) = guard_at {
         guard::guard_text(&mut out, at);
     }
@@ -55,18 +56,19 @@ pub(super) fn render(
 }
 
 /// A JSON string, all in ASCII: Keras reads the file in the encoding of the locale.
-pub(super) fn put_string(out: &mut String, text: &str) {
-    out.push('"');
+pub(super) fn put_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
+    memory::reserve(out, text.len() + 2)?;
+    out.push(b'"');
     for c in text.chars() {
         match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            ' '..='~' => out.push(c),
+            '"' | '\\' => memory::append(out, &[b'\\', c as u8])?,
+            ' '..='~' => memory::push(out, c as u8)?,
             _ => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
+                    memory::append(out, format!("\\u{unit:04x}").as_bytes())?;
                 }
             }
         }
     }
-    out.push('"');
+    memory::push(out, b'"')
 }

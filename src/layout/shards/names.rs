@@ -1,8 +1,8 @@
 //! What the files of a sharded checkpoint are called.
 
-use std::collections::HashSet;
-
 use super::index;
+use crate::error::Result;
+use crate::memory;
 
 /// The ending of a shard.
 const ENDING: &str = ".weights.h5";
@@ -25,9 +25,10 @@ pub fn mention(companion: &str) -> String {
     if let Some(digits) = generation.filter(|digits| is_generation(digits)) {
         return digits.to_owned();
     }
-    let mut name = String::new();
-    index::put_string(&mut name, companion);
-    name
+    let mut name = Vec::new();
+    // A name is short, and ASCII as it stands in an index.
+    let _ = index::put_string(&mut name, companion);
+    String::from_utf8(name).unwrap_or_default()
 }
 
 /// The companion that Keras opens beside an index called so, whatever that says.
@@ -36,7 +37,7 @@ pub fn opened_for(index: &str) -> String {
 }
 
 /// Those of `names`, all that are in the directory, that saves to an index called so have put there as its shards.
-pub fn shards_beside<'n>(index: &str, names: &'n [String]) -> Vec<&'n str> {
+pub fn shards_beside<'n>(index: &str, names: &'n [String]) -> Result<Vec<&'n str>> {
     Names::new(index, 0).superseded(names)
 }
 
@@ -68,12 +69,12 @@ impl Names {
     }
 
     /// Those of `names`, all that are in the directory, that belong to other saves of this index.
-    pub(super) fn superseded<'n>(&self, names: &'n [String]) -> Vec<&'n str> {
+    pub(super) fn superseded<'n>(&self, names: &'n [String]) -> Result<Vec<&'n str>> {
         let others = names.iter().filter(|name| name.ends_with(".json") && **name != self.file);
-        let others: HashSet<String> = others.map(|name| base(name)).collect();
+        let others = memory::set(others.map(|name| base(name)))?;
         // Of which of two indices a shard is, only they could say.
         if others.contains(&self.base) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let is_of_other_save = |name: &&str| {
             self.generation_of(name).is_some_and(|digits| {
@@ -82,7 +83,7 @@ impl Names {
                     && !others.contains(&format!("{}_{digits}", self.base))
             })
         };
-        names.iter().map(String::as_str).filter(is_of_other_save).collect()
+        memory::collect(names.iter().map(String::as_str).filter(is_of_other_save))
     }
 
     /// The digits of the generation of a shard of this index.

@@ -98,8 +98,8 @@ fn where_no_batch_was_seen_it_is_no_key() {
     let mut s = Simulation::new("{epoch}-{batch}.keras", every(1.0));
     s.secs = 2.0;
     s.look();
-    let error = s.policy.on_epoch_end(0, &NONE).unwrap_err();
-    assert!(error.message().contains("Reason: 'batch'. The keys of this event: epoch"), "{error}");
+    s.policy.on_epoch_end(0, &NONE).unwrap();
+    assert!(s.policy.due().is_none() && s.policy.take_notes()[0].text.contains("needs 'batch'"));
     // It is due until it can be made.
     assert!(s.batch().is_some());
 }
@@ -261,6 +261,31 @@ fn what_is_no_better_does_not_take_the_best_ones_place() {
     assert_eq!((due.place, due.improves, due.path.as_str()), (Place::Last, false, "last.keras"));
     s.save();
     assert_eq!(s.policy.best(), Some(1.0));
+}
+
+#[test]
+fn a_path_that_an_event_lacks_a_key_of_is_no_end_of_the_training() {
+    for on_nan in [OnNan::Skip, OnNan::Aside, OnNan::Keras] {
+        let options = || Options { on_nan, ..every(3.0) };
+        let mut s = Simulation::new("{epoch}-{val_loss}.keras", options());
+        assert_eq!(s.run(6), [0; 0]);
+        let notes = s.policy.take_notes();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].level == Level::Warn && notes[0].text.contains("needs 'val_loss'"), "{notes:?}");
+        assert_eq!(s.end_epoch(0.0, &[("val_loss", 1.0)]).as_deref(), Some("1-1.0.keras"), "it is due still");
+        assert_eq!(s.run(8), [0; 0]);
+        assert!(s.policy.take_notes().is_empty());
+
+        let mut s =
+            Simulation::new("{x}.keras", Options { save_last: Some("last.keras".into()), ..options() });
+        assert_eq!(s.run(7), [3, 6]);
+        s.secs += 3.0;
+        s.look();
+        s.policy.on_train_batch_end(7, &[("val_loss", f64::NAN)]).unwrap();
+        let due = s.policy.due().map(|due| due.path.as_str());
+        assert_eq!(due, (on_nan == OnNan::Keras).then_some("last.keras"), "{on_nan:?}");
+        assert!(s.policy.on_epoch_end(0, &[("val_loss", 1.0)]).is_ok(), "save_freq is NEVER");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::heap::Heap;
 use super::metadata::Metadata;
 use super::shared;
 use crate::error::Result;
+use crate::memory;
 use crate::reader::source::damaged;
 
 /// The global heap collection that was read last: neighbours in a file share one.
@@ -62,7 +63,7 @@ fn dense(meta: &mut Metadata, info: &[u8], name: &str) -> Result<Vec<Vec<u8>>> {
         let (id, flags) = (c.take(8)?, c.u8()?);
         c.u32()?;
         if c.u32()? == lookup3(name.as_bytes()) {
-            ids.push((id.to_vec(), flags));
+            memory::push(&mut ids, (id.to_vec(), flags))?;
         }
         Ok(())
     })?;
@@ -70,12 +71,10 @@ fn dense(meta: &mut Metadata, info: &[u8], name: &str) -> Result<Vec<Vec<u8>>> {
         return Ok(Vec::new());
     }
     let heap = Heap::read(meta, heap)?;
-    ids.iter()
-        .map(|(id, flags)| match flags & 2 {
-            0 => heap.object(meta, id),
-            _ => Err(shared::in_table()),
-        })
-        .collect()
+    memory::try_collect(ids.iter().map(|(id, flags)| match flags & 2 {
+        0 => heap.object(meta, id),
+        _ => Err(shared::in_table()),
+    }))
 }
 
 /// The text of an attribute.
@@ -86,7 +85,10 @@ fn value(meta: &mut Metadata, heaps: &mut Heaps, datatype: &[u8], data: &[u8]) -
     c.u16()?;
     let size = c.u32()? as usize;
     let bytes = match class {
-        3 => until_nul(data.get(..size).ok_or_else(|| damaged("a string attribute is cut off"))?).to_vec(),
+        3 => {
+            let data = data.get(..size).ok_or_else(|| damaged("a string attribute is cut off"))?;
+            memory::collect(until_nul(data).iter().copied())?
+        }
         9 if flags & 0x0f == 1 => {
             let mut c = Cursor::new(data);
             let (len, heap, index) = (c.u32()?, c.u64()?, c.u32()?);
@@ -167,7 +169,7 @@ impl Heaps {
             let Some(next) = next.filter(|&next| next <= end) else {
                 return Err(damaged("an object reaches beyond the end of its global heap"));
             };
-            self.objects.insert(index, (at + 16, size));
+            memory::insert(&mut self.objects, index, (at + 16, size))?;
             at = next;
         }
         self.address = Some(address);

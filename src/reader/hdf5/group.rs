@@ -7,7 +7,8 @@ use super::header::{Header, kind};
 use super::heap::Heap;
 use super::metadata::Metadata;
 use crate::error::{Error, Result};
-use crate::reader::source::{damaged, reserve};
+use crate::memory;
+use crate::reader::source::damaged;
 use crate::tensor::MAX_PATH;
 
 /// A hard link: a name, and the address of the object header it leads to.
@@ -33,7 +34,7 @@ pub(super) fn links(meta: &mut Metadata, header: &Header) -> Result<Vec<Link>> {
     }
     for m in header.messages().filter(|m| m.kind == kind::LINK) {
         meta.claim(m.body.len() as u64)?;
-        found.push(link_message(m.body)?);
+        memory::push(&mut found, link_message(m.body)?)?;
     }
     if let Some(info) = header.find(kind::LINK_INFO) {
         dense(meta, info.body, &mut found)?;
@@ -57,14 +58,14 @@ fn dense(meta: &mut Metadata, info: &[u8], found: &mut Vec<Link>) -> Result<()> 
     btree2::records(meta, index, 5, &mut |record| {
         let mut c = Cursor::new(record);
         c.u32()?;
-        reserve(&mut ids, 1)?;
+        memory::reserve(&mut ids, 1)?;
         ids.push(<[u8; 7]>::try_from(c.take(7)?).unwrap_or_default());
         Ok(())
     })?;
     for id in ids {
         let message = heap.object(meta, &id)?;
         meta.claim(message.len() as u64)?;
-        found.push(link_message(&message)?);
+        memory::push(found, link_message(&message)?)?;
     }
     Ok(())
 }
@@ -155,7 +156,7 @@ fn symbol_node(meta: &mut Metadata, at: u64, names: &mut Names, found: &mut Vec<
     c.u8()?;
     let used = u64::from(c.u16()?);
     meta.claim(used * SYMBOL)?;
-    reserve(found, used as usize)?;
+    memory::reserve(found, used as usize)?;
     let mut c = Cursor::new(meta.get(at.saturating_add(8), used * SYMBOL)?);
     let mut length = 0;
     for _ in 0..used {

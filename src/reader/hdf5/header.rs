@@ -6,7 +6,8 @@ use super::checksum::verified;
 use super::cursor::Cursor;
 use super::metadata::Metadata;
 use crate::error::Result;
-use crate::reader::source::{damaged, reserve};
+use crate::memory;
+use crate::reader::source::damaged;
 
 /// The kinds of messages that matter here.
 pub(super) mod kind {
@@ -142,7 +143,7 @@ impl Header {
         if (start as u64).saturating_add(len) > most {
             return Err(damaged("an object header goes on without end"));
         }
-        reserve(&mut self.bytes, chunk.len())?;
+        memory::reserve(&mut self.bytes, chunk.len())?;
         self.bytes.extend_from_slice(chunk);
         Ok(start)
     }
@@ -168,17 +169,18 @@ impl Header {
             let body = c.take(len)?;
             if kind == kind::CONTINUATION {
                 let mut c = Cursor::new(body);
-                self.chunks.push((c.u64()?, c.u64()?));
+                memory::push(&mut self.chunks, (c.u64()?, c.u64()?))?;
             } else if kind != 0 {
                 if self.entries.len() >= MAX_MESSAGES {
                     return Err(damaged("an object header has more messages than are possible"));
                 }
-                self.entries.push(Entry {
+                let entry = Entry {
                     kind,
                     shared: flags & 2 != 0,
                     address: address.saturating_add(from as u64),
                     body: start + from..start + from + len,
-                });
+                };
+                memory::push(&mut self.entries, entry)?;
             }
         }
         Ok(())

@@ -8,7 +8,8 @@ use super::checksum::verified;
 use super::cursor::Cursor;
 use super::metadata::Metadata;
 use crate::error::{Error, Result, Status};
-use crate::reader::source::{damaged, reserve};
+use crate::memory;
+use crate::reader::source::damaged;
 
 const HEADER: u64 = 146;
 /// Bytes of a block up to the address of its heap.
@@ -93,7 +94,7 @@ impl Heap {
             btree2::records(meta, huge, 1, &mut |record| {
                 let mut c = Cursor::new(record);
                 let (address, len, number) = (c.u64()?, c.u64()?, c.u64()?);
-                heap.huge.insert(number, (address, len));
+                memory::insert(&mut heap.huge, number, (address, len))?;
                 Ok(())
             })?;
         }
@@ -147,10 +148,10 @@ impl Heap {
             let at = bytes.len() - c.rest().len();
             let sum = c.u32()?;
             bytes.get_mut(at..at + 4).unwrap_or_default().fill(0);
-            bytes.extend(sum.to_le_bytes());
+            memory::append(&mut bytes, &sum.to_le_bytes())?;
             verified(&bytes, "block of a fractal heap")?;
         }
-        reserve(&mut self.blocks, 1)?;
+        memory::reserve(&mut self.blocks, 1)?;
         self.blocks.push(Block { offset, size, address });
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::header::{Header, kind};
 use super::metadata::Metadata;
 use crate::error::Result;
 use crate::layout::legacy::{LAYER_NAMES, MODEL_CONFIG, TRAINING_CONFIG, VERSION, WEIGHT_NAMES};
+use crate::memory;
 use crate::reader::source::damaged;
 
 /// The attributes of a legacy file; none of another.
@@ -111,13 +112,14 @@ fn list(
             let (len, heap, index) = (c.u32()?, c.u64()?, c.u32()?);
             heaps.get(meta, heap, index, len)?
         } else {
-            until_nul(element).to_vec()
+            memory::collect(until_nul(element).iter().copied())?
         };
         *left = left.checked_sub(bytes.len() as u64 + OVERHEAD).ok_or_else(|| {
             damaged(format!("its lists '{name}' are longer than a file of this size can have"))
         })?;
         let text = String::from_utf8(bytes);
-        names.push(text.map_err(|_| damaged(format!("a name in '{name}' is not UTF-8")))?);
+        let text = text.map_err(|_| damaged(format!("a name in '{name}' is not UTF-8")))?;
+        memory::push(names, text)?;
     }
     Ok(true)
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::reader::source::{Source, damaged, reserve};
+use crate::memory;
+use crate::reader::source::{Source, damaged};
 
 const PAGE: u64 = 64 << 10;
 /// A page where little is to be read.
@@ -69,6 +70,7 @@ impl<'a> Metadata<'a> {
 
     /// Notes that a walk comes to the node at `address`, which has one parent: once is enough.
     pub fn visit(&mut self, address: u64) -> Result<()> {
+        memory::reserve_set(&mut self.nodes, 1)?;
         if self.nodes.insert(address) { Ok(()) } else { Err(again()) }
     }
 
@@ -85,7 +87,7 @@ impl<'a> Metadata<'a> {
     pub fn get_vec(&mut self, address: u64, len: u64) -> Result<Vec<u8>> {
         let bytes = self.get(address, len)?;
         let mut kept = Vec::new();
-        reserve(&mut kept, bytes.len())?;
+        memory::reserve(&mut kept, bytes.len())?;
         kept.extend_from_slice(bytes);
         Ok(kept)
     }
@@ -100,7 +102,7 @@ impl<'a> Metadata<'a> {
         let number = address / self.page;
         if len == 0 || (end - 1) / self.page != number {
             self.scratch.clear();
-            reserve(&mut self.scratch, size)?;
+            memory::reserve(&mut self.scratch, size)?;
             self.scratch.resize(size, 0);
             self.source.read_at(address, &mut self.scratch)?;
             return Ok(&self.scratch);
@@ -116,7 +118,9 @@ impl<'a> Metadata<'a> {
         if !hit {
             let mut bytes = slot.take().map(|page| page.bytes).unwrap_or_default();
             let at = number * self.page;
-            bytes.resize((self.source.len() - at).min(self.page) as usize, 0);
+            let len = (self.source.len() - at).min(self.page) as usize;
+            memory::lengthen(&mut bytes, len)?;
+            bytes.truncate(len);
             self.source.read_at(at, &mut bytes)?;
             *slot = Some(Page { number, bytes });
         }

@@ -30,7 +30,8 @@ use self::header::{Header, kind};
 use self::layout::Layout;
 use self::metadata::Metadata;
 use crate::error::{Error, Result, Status};
-use crate::reader::source::{Source, damaged, reserve};
+use crate::memory;
+use crate::reader::source::{Source, damaged};
 use crate::tensor::{MAX_PATH, TensorSpec, max_path_bytes};
 
 pub(super) use self::read::read as decode;
@@ -166,6 +167,7 @@ impl Walk<'_> {
             self.note_name(&path).map_err(named)?;
             self.note_labels(&path).map_err(named)?;
             let children = self.children(&path, address).map_err(named)?;
+            memory::reserve(pending, children.len())?;
             pending.extend(children);
             return Ok(());
         }
@@ -173,7 +175,7 @@ impl Walk<'_> {
             self.claim(&dataset).map_err(named)?;
             let place = dataset.here().map_or(Place::Decoded(address), Place::Here);
             let spec = TensorSpec { path, dtype: dataset.dtype, shape: dataset.extent.shape };
-            tensors.push((spec, place));
+            memory::push(tensors, (spec, place))?;
         } else if self.unlisted.is_none() && self.header.find(kind::LAYOUT).is_some() {
             self.unlisted = Some(path);
         }
@@ -215,6 +217,7 @@ impl Walk<'_> {
 
     /// The children of a group, in falling order of their names, as the stack needs them.
     fn children(&mut self, path: &str, address: u64) -> Result<Vec<(String, u64)>> {
+        memory::reserve_set(&mut self.groups, 1)?;
         if !self.groups.insert(address) {
             return Err(damaged("this group is linked to from another place too"));
         }
@@ -224,7 +227,7 @@ impl Walk<'_> {
             return Err(group::twice(&pair[0].name));
         }
         let mut children = Vec::new();
-        reserve(&mut children, links.len())?;
+        memory::reserve(&mut children, links.len())?;
         for link in links {
             let prefix = if path.is_empty() { 0 } else { path.len() + 1 };
             let len = prefix + link.name.len();
@@ -250,7 +253,8 @@ impl Walk<'_> {
         let elements = match &dataset.layout {
             _ if elements == 0 => 0,
             Layout::Whole { offset, .. } => {
-                self.extents.push((*offset, offset.saturating_add(dataset.stored), self.header.address()));
+                let end = offset.saturating_add(dataset.stored);
+                memory::push(&mut self.extents, (*offset, end, self.header.address()))?;
                 0
             }
             Layout::Unwritten => elements,

@@ -11,6 +11,7 @@ use super::layout::Layout;
 use super::metadata::Metadata;
 use super::shared;
 use crate::error::Result;
+use crate::memory;
 use crate::reader::source::{Source, damaged};
 use crate::tensor::TensorSpec;
 
@@ -63,7 +64,7 @@ pub(in crate::reader) fn read(
 /// Elements in one piece, but not as they are in memory.
 fn whole(source: &Source, dataset: &Dataset, offset: u64, dst: &mut [u8]) -> Result<()> {
     let (element, size) = (dataset.encoding.size, dataset.dtype.size());
-    let mut scratch = vec![0; (dst.len() / size * element).min(PIECE)];
+    let mut scratch = memory::filled(0, (dst.len() / size * element).min(PIECE))?;
     let mut at = offset;
     for piece in dst.chunks_mut(PIECE / element * size) {
         let bytes = scratch.get_mut(..piece.len() / size * element).unwrap_or_default();

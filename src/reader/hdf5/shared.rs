@@ -4,12 +4,13 @@ use super::cursor::Cursor;
 use super::header::{Header, Message};
 use super::metadata::Metadata;
 use crate::error::{Error, Result, Status};
+use crate::memory;
 use crate::reader::source::damaged;
 
 /// The body of a message, wherever it stands.
 pub(super) fn body(meta: &mut Metadata, message: &Message) -> Result<Vec<u8>> {
     if !message.shared {
-        return Ok(message.body.to_vec());
+        return memory::collect(message.body.iter().copied());
     }
     let mut c = Cursor::new(message.body);
     let (version, how) = (c.u8()?, c.u8()?);
@@ -25,7 +26,7 @@ pub(super) fn body(meta: &mut Metadata, message: &Message) -> Result<Vec<u8>> {
     let mut header = Header::default();
     header.read(meta, address).map_err(|e| e.context("the object that a shared message stands in"))?;
     match header.find(message.kind) {
-        Some(found) if !found.shared => Ok(found.body.to_vec()),
+        Some(found) if !found.shared => memory::collect(found.body.iter().copied()),
         _ => Err(damaged("a shared message does not stand where it is said to be")),
     }
 }

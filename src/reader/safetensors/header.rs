@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 
 use crate::error::Result;
 use crate::layout::safetensors::{DTYPES, METADATA_KEY};
-use crate::reader::json::{self, Object, Text, quoted};
+use crate::memory;
+use crate::reader::json::{self, Object, quoted};
 use crate::reader::source::damaged;
 use crate::tensor::{MAX_PATH, MAX_RANK, TensorSpec, shape_text};
 
@@ -22,14 +23,15 @@ pub(super) struct Tensors {
 /// Lists the tensors of a header before `data_len` bytes of data.
 pub(super) fn tensors(header: Object, data_len: u64) -> Result<Tensors> {
     let mut tensors = Tensors::default();
-    let mut runs = Vec::with_capacity(header.len());
+    let mut runs = Vec::new();
+    memory::reserve(&mut runs, header.len())?;
     for (name, entry) in header.into_entries().filter(|(name, _)| name != METADATA_KEY) {
         let parsed = Entry::parse(&name, entry);
         let entry = parsed.map_err(|e| e.context(format_args!("tensor {}", quoted(&name))))?;
         runs.push((entry.begin, entry.end));
         match entry.spec {
-            Some(spec) => tensors.listed.push((spec, entry.begin)),
-            None => tensors.others.push(name.into_owned()),
+            Some(spec) => memory::push(&mut tensors.listed, (spec, entry.begin))?,
+            None => memory::push(&mut tensors.others, name.into_owned())?,
         }
     }
     check_runs(runs, data_len)?;
@@ -49,7 +51,7 @@ impl Entry {
         check_name(name)?;
         let fields = Object::parse(entry)?;
         let field = |key: &str| fields.get(key).ok_or_else(|| damaged(format!("it has no \"{key}\"")));
-        let Text(dtype) = json::value(field("dtype")?, "a dtype")?;
+        let dtype = json::text(field("dtype")?, "a dtype")?;
         let shape = field("shape")?;
         if shape.matches(',').count() >= MAX_RANK {
             return Err(damaged(format!("it has more than {MAX_RANK} dimensions")));

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
+use crate::layout::put_json_string;
 use crate::layout::safetensors::{CHECKSUMS, CONFIG, NAMES, OWN_PREFIX, ROW, STATE, state_spec};
+use crate::memory;
 use crate::reader::checksums::Checksums;
-use crate::reader::json::{self, Object, Text, quoted};
+use crate::reader::json::{self, Object, quoted};
 use crate::reader::source::damaged;
 
 /// What the map says.
@@ -34,31 +36,31 @@ impl Own {
         // The reference implementation takes a null for none.
         let Some(map) = map.filter(|map| *map != "null") else { return Ok(own) };
         let mut state = None;
-        let mut metadata = String::new();
+        let mut metadata = Vec::new();
         for (key, value) in Object::parse(map)?.into_entries() {
             let context = |e: crate::error::Error| e.context(quoted(&key));
-            let Text(value) = json::value(value, "a string").map_err(context)?;
+            let json = value;
+            let value = json::text(json, "a string").map_err(context)?;
             match &*key {
                 CHECKSUMS => own.checksums = checksums(&value).map_err(context)?,
                 NAMES => own.names = names(&value).map_err(context)?,
-                CONFIG => own.config = Some(value.into_owned()),
+                CONFIG => own.config = Some(memory::text(&value)?),
                 STATE => state = Some(value),
                 // Of a later version.
                 key if key.starts_with(OWN_PREFIX) => (),
                 key => {
-                    metadata.push(if metadata.is_empty() { '{' } else { ',' });
-                    metadata.extend([json::string(key), ":".into(), json::string(&value)]);
+                    let mut text = Vec::new();
+                    put_json_string(&mut text, &value)?;
+                    json::put_entry(&mut metadata, key, std::str::from_utf8(&text).unwrap_or_default())?;
                 }
             }
         }
-        if !metadata.is_empty() {
-            metadata.push('}');
-            own.metadata = Some(metadata);
-        }
+        own.metadata = json::end_of_entries(metadata)?;
         if let Some(state) = state {
             let state = state.trim_ascii_end().as_bytes();
             let checked = own.checksums.check(&state_spec(state.len()), crc32fast::hash(state));
-            own.state = checked.map(|()| (!state.is_empty()).then(|| state.to_vec()));
+            let copy = memory::collect(state.iter().copied())?;
+            own.state = checked.map(|()| (!state.is_empty()).then_some(copy));
         }
         Ok(own)
     }
@@ -74,18 +76,19 @@ fn checksums(text: &str) -> Result<Checksums> {
     let number = |digits: &[u8]| {
         digits.iter().fold(0, |n, &digit| n << 4 | u64::from((digit as char).to_digit(16).unwrap_or(0)))
     };
-    Ok(Checksums::new(rows.iter().map(|row| {
+    Checksums::new(rows.iter().map(|row| {
         let (key, checksum) = row.split_at(16);
         (number(key), number(checksum))
-    })))
+    }))
 }
 
 /// The names from a JSON object.
 fn names(text: &str) -> Result<BTreeMap<String, String>> {
     let entries = Object::parse(text)?.into_entries();
-    let names = entries.map(|(group, name)| {
-        let Text(name) = json::value(name, "a string")?;
-        Ok((group.into_owned(), name.into_owned()))
-    });
-    names.collect()
+    // One after the other: collecting takes a list of all.
+    let mut names = BTreeMap::new();
+    for (group, name) in entries {
+        names.insert(group.into_owned(), json::text(name, "a string")?.into_owned());
+    }
+    Ok(names)
 }

@@ -4,6 +4,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::pieces;
 use crate::error::Result;
+use crate::memory;
 use crate::reader::source::{Source, damaged};
 
 /// Bytes that are unpacked at a time.
@@ -11,7 +12,8 @@ const PIECE: usize = 64 << 10;
 
 /// Unpacks `part`, which must give exactly `size` bytes, to `sink`, piece by piece.
 pub(super) fn inflate(part: &Source, size: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let mut stream = Stream { inner: Decompress::new(false), size, out: vec![0; PIECE], ended: false };
+    let out = memory::filled(0, PIECE)?;
+    let mut stream = Stream { inner: Decompress::new(false), size, out, ended: false };
     pieces(part, &mut |packed| {
         let mut rest = packed;
         while !rest.is_empty() {

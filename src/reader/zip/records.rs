@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result, Status};
 use crate::layout::MAX_DIRECTORY;
-use crate::reader::source::{Source, damaged, reserve};
+use crate::memory;
+use crate::reader::source::{Source, damaged};
 
 /// The first bytes of an archive that is not empty.
 pub(in crate::reader) const MAGIC: [u8; 4] = *b"PK\x03\x04";
@@ -75,7 +76,7 @@ impl Directory {
             )));
         }
         let mut members = Vec::new();
-        reserve(&mut members, count)?;
+        memory::reserve(&mut members, count)?;
         let mut at = 0;
         while at < bytes.len() && members.len() < count {
             let (member, next) = entry(&bytes, at)?;

@@ -8,7 +8,8 @@ mod shuffle;
 
 use super::cursor::{Cursor, until_nul};
 use crate::error::{Error, Result, Status};
-use crate::reader::source::{damaged, zeros};
+use crate::memory;
+use crate::reader::source::damaged;
 
 /// The filters of a dataset, in the order of writing.
 #[derive(Debug, Default)]
@@ -172,7 +173,7 @@ impl Filter {
 /// Gives `buffer` exactly `len` bytes, of any value.
 fn fit(buffer: &mut Vec<u8>, len: usize) -> Result<()> {
     if buffer.capacity() < len {
-        *buffer = zeros(len)?;
+        *buffer = memory::filled(0, len)?;
     }
     buffer.resize(len, 0);
     Ok(())
