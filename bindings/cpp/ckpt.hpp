@@ -24,6 +24,7 @@
 #ifndef CKPT_HPP
 #define CKPT_HPP
 
+#include "ckpt_keras.hpp"
 #include "ckpt_model.hpp"
 #include "ckpt_reader.hpp"
 #include "ckpt_session.hpp"

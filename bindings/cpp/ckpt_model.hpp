@@ -32,6 +32,8 @@ class Model {
     detail::check(ckpt_model_new(&handle));
     handle_.reset(handle);
   }
+  /// Owns a handle of C's from now on.
+  explicit Model(ckpt_model* handle) noexcept : handle_(handle) {}
 
   /// Adds a tensor of a dtype that is named.
   Model& add(CString path, Dtype dtype, void* data, const Shape& shape) {
