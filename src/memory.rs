@@ -4,6 +4,7 @@
 //! (But not to collect into a B-tree, or to sort stably: both take a list of all elements on the way.)
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::io;
@@ -77,6 +78,14 @@ pub(crate) fn text(text: &str) -> Result<String> {
     copy.try_reserve_exact(text.len()).map_err(|_| none::<u8>(text.len()))?;
     copy.push_str(text);
     Ok(copy)
+}
+
+/// As [`text`], where it is not its own yet.
+pub(crate) fn owned(text: Cow<'_, str>) -> Result<String> {
+    match text {
+        Cow::Owned(text) => Ok(text),
+        Cow::Borrowed(text) => self::text(text),
+    }
 }
 
 /// Adds an entry; gives the value that had the key.

@@ -13,8 +13,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ckpt::engine::{Backend, Buffer, Disk, Recycle, Spares, WriteOptions, Written, sweep};
@@ -79,8 +79,15 @@ fn identity(path: &Path) -> (u64, Option<SystemTime>) {
     (meta.ino(), meta.created().ok())
 }
 
+/// Keeps the other tests waiting: a child of theirs has, until it is another program, all our files open.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a test with both ways to become superfluous, where files are recycled: not on every file system.
 fn on_a_disk_that_recycles(test: impl Fn(Run)) {
+    let _alone = alone();
     for one_file in [true, false] {
         let mut trial = Run::new(one_file);
         trial.steps(1);
@@ -197,6 +204,7 @@ fn what_is_open_mapped_or_linked_keeps_its_bytes() {
 
 #[test]
 fn an_open_reader_keeps_its_checkpoint() {
+    let _alone = alone();
     let place = Scratch::new("recycle");
     let mut values = vec![0.0f32; 1 << 20];
     let (session, model) = session(&place.join("m.weights.h5"), &mut values, Recycle::On);
@@ -369,6 +377,7 @@ fn as_a_child() {
 
 #[test]
 fn a_killed_run_leaves_whole_checkpoints_and_what_a_session_sweeps() {
+    let _alone = alone();
     for below in ["m.weights.h5", "m-{epoch}.weights.h5"] {
         let place = Scratch::new("recycle");
         let template = place.join(below);

@@ -224,7 +224,7 @@ impl Reader {
         };
         let texts = object.into_entries().filter(|(_, value)| value.starts_with('"'));
         memory::try_collect(
-            texts.map(|(key, value)| Ok((key.into_owned(), json::text(value, "a text")?.into_owned()))),
+            texts.map(|(key, value)| Ok((key.into_owned(), memory::owned(json::text(value, "a text")?)?))),
         )
     }
 

@@ -144,7 +144,7 @@ fn state(json: &str) -> Result<Vec<u8>> {
     let expected: u32 = json::value(field("crc32")?, "a number of 32 bits")?;
     let found = crc32fast::hash(state.as_bytes());
     match found == expected {
-        true => memory::collect(state.bytes()),
+        true => memory::owned(state).map(String::into_bytes),
         false => Err(damaged(format!(
             "it does not match its checksum (expected {expected:08x}, found {found:08x}): it is damaged, or another \
              program has changed it"

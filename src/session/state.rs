@@ -185,7 +185,7 @@ fn members(json: &[u8]) -> Result<Option<Object<'_>>> {
 fn text(json: &str) -> Result<Option<String>> {
     match json::text(json, "a text") {
         Err(error) if error.os() == libc::ENOMEM => Err(error),
-        text => text.ok().map(|text| memory::text(&text)).transpose(),
+        text => text.ok().map(memory::owned).transpose(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::os::fd::FromRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use ckpt::engine::Allocator;
@@ -168,7 +169,9 @@ const OVER: i32 = 42;
 const PATIENCE: u32 = 60;
 
 fn run(refused: u64, traced: bool, work: &dyn Fn(&Scratch)) -> (i32, String) {
-    let dir = Scratch::new("allocations");
+    let memory = Path::new("/dev/shm");
+    let temporary = std::env::temp_dir();
+    let dir = Scratch::at(if memory.is_dir() { memory } else { &temporary }, "allocations");
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors; this process has one thread, so that the child may do as it likes.
     let pid = unsafe {

@@ -44,7 +44,7 @@ impl Own {
             match &*key {
                 CHECKSUMS => own.checksums = checksums(&value).map_err(context)?,
                 NAMES => own.names = names(&value).map_err(context)?,
-                CONFIG => own.config = Some(memory::text(&value)?),
+                CONFIG => own.config = Some(memory::owned(value)?),
                 STATE => state = Some(value),
                 // Of a later version.
                 key if key.starts_with(OWN_PREFIX) => (),
@@ -88,7 +88,7 @@ fn names(text: &str) -> Result<BTreeMap<String, String>> {
     // One after the other: collecting takes a list of all.
     let mut names = BTreeMap::new();
     for (group, name) in entries {
-        names.insert(group.into_owned(), json::text(name, "a string")?.into_owned());
+        names.insert(group.into_owned(), memory::owned(json::text(name, "a string")?)?);
     }
     Ok(names)
 }
