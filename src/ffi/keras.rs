@@ -68,13 +68,13 @@ pub unsafe extern "C" fn ckpt_keras_free(keras: *mut ckpt_keras) {
 ///                     {"units": 10, "activation": "relu"}; every layer has "name", "trainable" and "dtype", too. What is
 ///                     missing, unknown, or no such value is CKPT_E_INVALID_ARGUMENT, and so is a layer that does not fit
 ///                     what the one before it gives; the message names the argument and what it can be.
-/// @param layer        the layer's number, for ckpt_keras_bind(): 0 is the input; may be NULL; untouched on failure
+/// @param layer        the layer's number, for ckpt_keras_bind(): 0 is the input; untouched on failure
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_keras_add(
     keras: Option<&mut ckpt_keras>,
     class_name: *const c_char,
     config_json: *const c_char,
-    layer: Option<&mut MaybeUninit<usize>>,
+    layer_or_null: Option<&mut MaybeUninit<usize>>,
 ) -> ckpt_status {
     guard("ckpt_keras_add", || {
         let keras = some(keras, "keras")?;
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn ckpt_keras_add(
         let (class, config) =
             unsafe { (string(class_name, "class_name")?, string(config_json, "config_json")?) };
         let number = keras.builder.add(class, config)?;
-        layer.map(|layer| layer.write(number));
+        layer_or_null.map(|layer| layer.write(number));
         Ok(())
     })
 }
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn ckpt_keras_bind_optimizer(
     keras: Option<&mut ckpt_keras>,
     slot: *const c_char,
     layer: usize,
-    variable: *const c_char,
+    variable_or_null: *const c_char,
     dtype: ckpt_dtype_arg,
     strides_or_null: *const i64,
     data: *mut c_void,
@@ -206,10 +206,10 @@ pub unsafe extern "C" fn ckpt_keras_bind_optimizer(
         let keras = some(keras, "keras")?;
         // SAFETY: NULL or strings, by the header's contract.
         let slot = unsafe { string(slot, "slot") }?;
-        let of = match variable.is_null() {
+        let of = match variable_or_null.is_null() {
             true => None,
             // SAFETY: as above.
-            false => Some((layer, unsafe { string(variable, "variable") }?)),
+            false => Some((layer, unsafe { string(variable_or_null, "variable") }?)),
         };
         let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
         let mut slot = keras.builder.slot(slot, of)?;
