@@ -1545,6 +1545,25 @@ enum ckpt_status ckpt_keras_bind(struct ckpt_keras *keras,
                                  void *data);
 
 /**
+ * Says that a variable of a layer is not in host memory, or not as Keras has it: functions move its bytes, which are those of
+ * the shape that ckpt_keras_variable() tells, row-major. A further call, or ckpt_keras_bind(), replaces them.
+ *
+ * @param layer        the number of a layer
+ * @param variable     as in ckpt_keras_variable()
+ * @param dtype        as in ckpt_keras_bind()
+ * @param fetch        as in ckpt_model_add_source()
+ * @param put_or_null  as in ckpt_model_add_source()
+ * @param user         as in ckpt_model_add_source()
+ */
+enum ckpt_status ckpt_keras_bind_source(struct ckpt_keras *keras,
+                                        size_t layer,
+                                        const char *variable,
+                                        ckpt_dtype dtype,
+                                        ckpt_fetch_fn fetch,
+                                        ckpt_put_fn put_or_null,
+                                        void *user);
+
+/**
  * Compiles the model, so that Keras can go on training it: with an optimizer, and a loss. Replaces an earlier optimizer,
  * and what was bound to it.
  *

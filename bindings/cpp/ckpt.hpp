@@ -30,4 +30,20 @@
 #include "ckpt_session.hpp"
 #include "ckpt_types.hpp"
 
+/// The same names under C's own, for whom that reads better: ckpt::Model is libckpt::Model. Nobody makes one.
+struct ckpt {
+  ckpt() = delete;
+
+  using Error = libckpt::Error;
+  using Keras = libckpt::Keras;
+  using Model = libckpt::Model;
+  using Options = libckpt::Options;
+  using Reader = libckpt::Reader;
+  using Session = libckpt::Session;
+  using Status = libckpt::Status;
+
+  /// bindings/torch/ckpt_torch.hpp
+  struct torch;
+};
+
 #endif  // CKPT_HPP

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -83,6 +84,16 @@ class Keras {
     return bind(layer, name, view.data());
   }
 
+  /// Says that a variable is not in host memory, or not as Keras has it: functions move its bytes, and live as long as this
+  /// object and the models that it makes. See Model::add_source().
+  Keras& bind_source(std::size_t layer, CString name, Dtype dtype, FetchFunction fetch, PutFunction put = nullptr) {
+    const auto source = std::make_shared<detail::Source>(detail::Source{std::move(fetch), std::move(put)});
+    sources_.push_back(source);
+    detail::check(ckpt_keras_bind_source(handle_.get(), layer, name.c_str(), static_cast<ckpt_dtype>(dtype),
+                                         source->on_fetch(), source->on_put(), source.get()));
+    return *this;
+  }
+
   /// Compiles the model: an optimizer, and its arguments and those of Keras' compile().
   Keras& compile(CString optimizer_class, CString config_json = "{}") {
     detail::check(ckpt_keras_compile(handle_.get(), optimizer_class.c_str(), config_json.c_str()));
@@ -128,7 +139,9 @@ class Keras {
   Model model() const {
     ckpt_model* handle = nullptr;
     detail::check(ckpt_keras_model(handle_.get(), &handle));
-    return Model(handle);
+    Model model(handle);
+    for (const auto& source : sources_) model.keep(source);
+    return model;
   }
 
   /// The handle of C's, still owned by this object.
@@ -153,6 +166,7 @@ class Keras {
                                       ")");
   }
 
+  std::vector<std::shared_ptr<void>> sources_;  // outlives the handle
   detail::Handle<ckpt_keras, ckpt_keras_free> handle_;
 };
 

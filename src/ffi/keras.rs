@@ -8,11 +8,12 @@ use crate::engine::Buffer;
 use crate::error::{Error, Result, Status};
 use crate::keras::{Builder, Variable};
 use crate::session::Model;
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, TensorSpec};
 
 use super::args::{self, free_handle, into_handle, some, string};
 use super::model::{ckpt_dtype_arg, ckpt_model};
 use super::reader::ckpt_tensor_info;
+use super::source::{self, ckpt_fetch_fn, ckpt_put_fn};
 use super::status::{ckpt_status, guard};
 
 /// A Keras model in the making: its layers, the optimizer, and where their variables are. By one thread at a time.
@@ -108,10 +109,10 @@ pub unsafe extern "C" fn ckpt_keras_variable(
         let out = some(out, "out")?;
         let variable = keras.builder.variable(layer, name)?;
         let told = Told {
-            path: CString::new(variable.path.as_str()).unwrap_or_default(),
-            shape: variable.shape.iter().map(|&n| n as i64).collect(),
+            path: CString::new(variable.spec.path.as_str()).unwrap_or_default(),
+            shape: variable.spec.shape.iter().map(|&n| n as i64).collect(),
         };
-        let (dtype, nbytes) = (variable.dtype, variable.nbytes());
+        let (dtype, nbytes) = (variable.spec.dtype, variable.spec.nbytes());
         let told = keras.told.insert(told);
         out.write(ckpt_tensor_info {
             path: told.path.as_ptr(),
@@ -150,6 +151,39 @@ pub unsafe extern "C" fn ckpt_keras_bind(
         let variable = keras.builder.variable(layer, name)?.clone();
         // SAFETY: the header's contract.
         unsafe { keras.bind(variable, dtype, strides_or_null, data) }
+    })
+}
+
+/// Says that a variable of a layer is not in host memory, or not as Keras has it: functions move its bytes, which are those of
+/// the shape that ckpt_keras_variable() tells, row-major. A further call, or ckpt_keras_bind(), replaces them.
+///
+/// @param layer        the number of a layer
+/// @param variable     as in ckpt_keras_variable()
+/// @param dtype        as in ckpt_keras_bind()
+/// @param fetch        as in ckpt_model_add_source()
+/// @param put_or_null  as in ckpt_model_add_source()
+/// @param user         as in ckpt_model_add_source()
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_keras_bind_source(
+    keras: Option<&mut ckpt_keras>,
+    layer: usize,
+    variable: *const c_char,
+    dtype: ckpt_dtype_arg,
+    fetch: ckpt_fetch_fn,
+    put_or_null: ckpt_put_fn,
+    user: *mut c_void,
+) -> ckpt_status {
+    guard("ckpt_keras_bind_source", || {
+        let keras = some(keras, "keras")?;
+        // SAFETY: NULL or a string, by the header's contract.
+        let name = unsafe { string(variable, "variable") }?;
+        let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
+        let variable = keras.builder.variable(layer, name)?;
+        check_dtype(variable, dtype)?;
+        let buffer = source::buffer(&variable.spec, fetch, put_or_null, user)?;
+        let path = variable.spec.path.clone();
+        keras.bound.insert(path, Bound { dtype, buffer });
+        Ok(())
     })
 }
 
@@ -214,7 +248,7 @@ pub unsafe extern "C" fn ckpt_keras_bind_optimizer(
         let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
         let mut slot = keras.builder.slot(slot, of)?;
         if slot.name == "iteration" && dtype == Dtype::I64 {
-            slot.dtype = dtype;
+            slot.spec.dtype = dtype;
         }
         // SAFETY: the header's contract.
         unsafe { keras.bind(slot, dtype, strides_or_null, data) }
@@ -240,6 +274,15 @@ pub extern "C" fn ckpt_keras_model(
     })
 }
 
+fn check_dtype(variable: &Variable, dtype: Dtype) -> Result<()> {
+    let Variable { name, spec } = variable;
+    if dtype == spec.dtype {
+        return Ok(());
+    }
+    let message = format!("'{}', {name}, is {}, not {}", spec.path, spec.dtype.name(), dtype.name());
+    Err(Error::new(Status::Mismatch, message))
+}
+
 impl ckpt_keras {
     /// # Safety
     /// `strides` is NULL or has one for each axis; `data` is as the header says of it.
@@ -250,11 +293,8 @@ impl ckpt_keras {
         strides: *const i64,
         data: *mut c_void,
     ) -> Result<()> {
-        let Variable { name, path, shape, .. } = variable;
-        if dtype != variable.dtype {
-            let message = format!("'{path}', {name}, is {}, not {}", variable.dtype.name(), dtype.name());
-            return Err(Error::new(Status::Mismatch, message));
-        }
+        check_dtype(&variable, dtype)?;
+        let Variable { name, spec: TensorSpec { path, shape, .. } } = variable;
         let strides = if strides.is_null() {
             None
         } else {
@@ -275,21 +315,21 @@ impl ckpt_keras {
             model.set_name(&group, &name)?;
         }
         for (layer, variable) in self.builder.variables() {
-            let Bound { dtype, buffer } = self.bound.get(&variable.path).ok_or_else(|| {
+            let Bound { dtype, buffer } = self.bound.get(&variable.spec.path).ok_or_else(|| {
                 let message =
                     format!("'{}' of layer '{layer}' is not bound: ckpt_keras_bind()", variable.name);
                 Error::new(Status::State, message)
             })?;
-            model.add(&variable.path, *dtype, &variable.shape, buffer.clone())?;
+            model.add(&variable.spec.path, *dtype, &variable.spec.shape, buffer.clone())?;
         }
         let optimizer = self.builder.optimizer();
-        if !optimizer.iter().any(|(slot, _)| self.bound.contains_key(&slot.path)) {
+        if !optimizer.iter().any(|(slot, _)| self.bound.contains_key(&slot.spec.path)) {
             return Ok(model);
         }
         for (slot, of) in optimizer {
-            match self.bound.get(&slot.path) {
+            match self.bound.get(&slot.spec.path) {
                 Some(Bound { dtype, buffer }) => {
-                    model.add(&slot.path, *dtype, &slot.shape, buffer.clone())?
+                    model.add(&slot.spec.path, *dtype, &slot.spec.shape, buffer.clone())?
                 }
                 None => {
                     let of = of.map_or(String::new(), |of| format!(" of '{of}'"));

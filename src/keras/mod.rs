@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, Status};
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, TensorSpec};
 
 use arguments::{complete, invalid};
 use optimizers::Optimizer;
@@ -56,24 +56,13 @@ struct Compiled {
     config: Map<String, Value>,
 }
 
-/// A variable of a model, as its file has it.
+/// A variable of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variable {
     /// Keras' name for it.
     pub name: &'static str,
-    /// Where it is in the file.
-    pub path: String,
-    /// The type of an element.
-    pub dtype: Dtype,
-    /// Sizes along the axes.
-    pub shape: Vec<u64>,
-}
-
-impl Variable {
-    /// Bytes of all elements.
-    pub fn nbytes(&self) -> u64 {
-        self.shape.iter().fold(self.dtype.size() as u64, |bytes, n| bytes.saturating_mul(*n))
-    }
+    /// What it is in the file.
+    pub spec: TensorSpec,
 }
 
 /// The layer that says what a model takes.
@@ -139,7 +128,8 @@ impl Builder {
         for spec in row.variables.iter().filter(|spec| spec.when.is_none_or(|flag| built.flag(flag))) {
             let shape = built.variable(spec.shape).map_err(|e| e.context(&who))?;
             let path = format!("{group}/vars/{}", variables.len());
-            variables.push((spec.trainable && trainable, Variable { name: spec.name, path, dtype, shape }));
+            let variable = Variable { name: spec.name, spec: TensorSpec { path, dtype, shape } };
+            variables.push((spec.trainable && trainable, variable));
         }
         arguments.insert("dtype".into(), policy);
         arguments.insert("name".into(), name.clone().into());
@@ -254,12 +244,13 @@ impl Builder {
     pub fn slot(&self, slot: &str, of: Option<(usize, &str)>) -> Result<Variable> {
         let slots = self.slots()?;
         let wanted = of.map(|(layer, name)| self.variable(layer, name)).transpose()?;
-        let is_it = |found: &Slot| found.variable.name == slot && found.of == wanted.map(|v| &v.path[..]);
+        let is_it =
+            |found: &Slot| found.variable.name == slot && found.of == wanted.map(|v| &v.spec.path[..]);
         slots.iter().find(|found| is_it(found)).map(|found| found.variable.clone()).ok_or_else(|| {
             let mut names: Vec<&str> = slots.iter().map(|slot| slot.variable.name).collect();
             names.sort_unstable();
             names.dedup();
-            let whose = wanted.map_or(String::new(), |v| format!(" of '{}', {}", v.path, v.name));
+            let whose = wanted.map_or(String::new(), |v| format!(" of '{}', {}", v.spec.path, v.name));
             let class = self.optimizer.as_ref().map_or("", |compiled| compiled.optimizer.class());
             let message = format!(
                 "{class} has no '{slot}'{whose}: it has {}, of trainable variables but for the first two",
@@ -274,11 +265,9 @@ impl Builder {
         let Some(compiled) = &self.optimizer else {
             return Err(Error::new(Status::State, "the model is not compiled: it has no optimizer"));
         };
-        let variable = |name, at: usize, dtype, shape| Variable {
-            name,
-            path: format!("optimizer/vars/{at}"),
-            dtype,
-            shape,
+        let variable = |name, at: usize, dtype, shape| {
+            let path = format!("optimizer/vars/{at}");
+            Variable { name, spec: TensorSpec { path, dtype, shape } }
         };
         let mut slots = vec![
             Slot { variable: variable("iteration", 0, Dtype::I32, vec![]), of: None },
@@ -287,8 +276,8 @@ impl Builder {
         for names in compiled.optimizer.slots() {
             for of in self.trainable() {
                 for name in names {
-                    let variable = variable(name, slots.len(), of.dtype, of.shape.clone());
-                    slots.push(Slot { variable, of: Some(&of.path) });
+                    let variable = variable(name, slots.len(), of.spec.dtype, of.spec.shape.clone());
+                    slots.push(Slot { variable, of: Some(&of.spec.path) });
                 }
             }
         }

@@ -562,6 +562,10 @@ static void keras(void) {
   FAILS(ckpt_keras_bind(k, 1, "kernel", (ckpt_dtype)13, NULL, weights), INVALID, "dtype");
   FAILS(ckpt_keras_bind(k, 1, "kernel", CKPT_DTYPE_F64, NULL, weights), CKPT_E_MISMATCH, "is float32, not float64");
   FAILS(ckpt_keras_bind(k, 1, "kernel", CKPT_DTYPE_F32, strides, NULL), INVALID, "data is NULL");
+  FAILS(ckpt_keras_bind_source(NULL, 1, "kernel", CKPT_DTYPE_F32, fetch_nothing, NULL, NULL), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_bind_source(k, 1, NULL, CKPT_DTYPE_F32, fetch_nothing, NULL, NULL), INVALID, "variable is NULL");
+  FAILS(ckpt_keras_bind_source(k, 1, "kernel", CKPT_DTYPE_F16, fetch_nothing, NULL, NULL), CKPT_E_MISMATCH, "float16");
+  FAILS(ckpt_keras_bind_source(k, 1, "kernel", CKPT_DTYPE_F32, NULL, NULL, NULL), INVALID, "fetch is NULL");
   FAILS(ckpt_keras_model(k, &m), CKPT_E_STATE, "'kernel' of layer 'dense' is not bound");
   UNTOUCHED(m);
   OK(ckpt_keras_bind(k, 1, "kernel", CKPT_DTYPE_F32, strides, weights));
