@@ -17,8 +17,9 @@
 #ifndef CKPT_TORCH_HPP
 #define CKPT_TORCH_HPP
 
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -26,80 +27,10 @@
 #include <torch/torch.h>
 
 #include "ckpt.hpp"
+#include "ckpt_torch_keras.hpp"
+#include "ckpt_torch_tensors.hpp"
 
 namespace libckpt::detail {
-
-/// The dtype of a tensor.
-inline Dtype dtype_of(const at::Tensor& tensor, const std::string& path) {
-  switch (tensor.scalar_type()) {
-    case at::kFloat: return Dtype::F32;
-    case at::kDouble: return Dtype::F64;
-    case at::kHalf: return Dtype::F16;
-    case at::kBFloat16: return Dtype::BF16;
-    case at::kChar: return Dtype::I8;
-    case at::kByte: return Dtype::U8;
-    case at::kShort: return Dtype::I16;
-    case at::kInt: return Dtype::I32;
-    case at::kLong: return Dtype::I64;
-    case at::kBool: return Dtype::Bool;
-    default:
-      throw Error(Status::Unsupported,
-                  "tensor '" + path + "' is of a type that no checkpoint has: " + c10::toString(tensor.scalar_type()));
-  }
-}
-
-inline Shape shape_of(c10::IntArrayRef axes) { return Shape(std::vector<std::int64_t>(axes.begin(), axes.end())); }
-
-/// Whether the bytes of a tensor are where a pointer leads.
-inline bool is_in_host_memory(const at::Tensor& tensor) { return tensor.device().is_cpu() && !tensor.is_conj() && !tensor.is_neg(); }
-
-inline void check_is_dense(const at::Tensor& tensor, const std::string& path) {
-  if (!tensor.defined() || tensor.layout() != at::kStrided) {
-    throw Error(Status::Unsupported, "tensor '" + path + "' has no elements side by side: it is " +
-                                         (tensor.defined() ? "sparse" : "undefined"));
-  }
-}
-
-/// The bytes of a tensor that is elsewhere, one after the other in a tensor of bytes there.
-inline at::Tensor bytes_of(const at::Tensor& tensor) {
-  return tensor.detach().contiguous().view({-1}).view(at::kByte);
-}
-
-/// Functions that move the bytes of a tensor that is not in host memory; they keep it.
-inline FetchFunction fetch_of(at::Tensor tensor) {
-  return [tensor = std::move(tensor)](void* dst, std::uint64_t offset, std::uint64_t nbytes) {
-    const at::NoGradGuard no_grad;
-    const auto from = static_cast<std::int64_t>(offset), n = static_cast<std::int64_t>(nbytes);
-    const at::Tensor part = bytes_of(tensor).narrow(0, from, n).cpu();
-    std::memcpy(dst, part.data_ptr(), nbytes);
-  };
-}
-inline PutFunction put_of(at::Tensor tensor) {
-  return [tensor = std::move(tensor)](const void* src, std::uint64_t offset, std::uint64_t nbytes) {
-    const at::NoGradGuard no_grad;
-    const auto size = static_cast<std::int64_t>(tensor.element_size());
-    const auto n = static_cast<std::int64_t>(nbytes) / size, from = static_cast<std::int64_t>(offset) / size;
-    // Copied there before `src` goes: blocking, as it is not pinned.
-    at::Tensor part = at::empty({n}, tensor.options().device(at::kCPU));
-    std::memcpy(part.data_ptr(), src, nbytes);
-    if (tensor.is_contiguous()) {
-      tensor.detach().view({-1}).narrow(0, from, n).copy_(part);
-    } else {
-      const at::Tensor index = at::arange(from, from + n, at::TensorOptions(at::kLong).device(tensor.device()));
-      tensor.detach().put_(index, part.to(tensor.device()));
-    }
-  };
-}
-
-inline void add_tensor(Model& model, const std::string& path, const at::Tensor& tensor) {
-  check_is_dense(tensor, path);
-  const Dtype dtype = dtype_of(tensor, path);
-  if (is_in_host_memory(tensor)) {
-    model.add(path, dtype, tensor.data_ptr(), shape_of(tensor.sizes()), shape_of(tensor.strides()));
-  } else {
-    model.add_source(path, dtype, shape_of(tensor.sizes()), fetch_of(tensor), put_of(tensor));
-  }
-}
 
 /// The key of a parameter's state: its address, or that as text, by the version of libtorch.
 template <typename Key>
@@ -249,6 +180,27 @@ struct ckpt::torch {
     add(model, optimizer);
     reader.load(model);
   }
+
+  /// A Sequential as the Keras model that gives the same outputs: Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, LayerNorm,
+  /// Embedding, LSTM, GRU (batch_first; last, or followed by TakeOutput or TakeLast), Dropout, pooling without padding, Flatten and
+  /// activations. Channels go last, by strides alone: nothing is copied but the gates of a GRU and
+  /// the biases of an LSTM, which Keras has in another form, at each save. The model borrows the module's memory and keeps
+  /// the module alive; loaded into, it fills the module. Training or not makes no difference.
+  ///
+  /// @param input_shape  of one sample, as libtorch has it: (C, H, W), (C, L) where the first layer that tells has channels,
+  ///                     else (steps, features), or (features); -1 where any size will do. Keras' model takes (H, W, C), (L, C).
+  ///
+  /// Throws Error: Status::Unsupported, with the name of the module, where Keras has no counterpart; Status::InvalidArgument
+  /// where the modules do not fit each other.
+  static libckpt::Model to_keras(::torch::nn::Sequential sequential, std::vector<std::int64_t> input_shape) {
+    libckpt::Model model = libckpt::detail::Translation(sequential, input_shape).model();
+    model.keep(sequential.ptr());
+    return model;
+  }
+
+  /// Modules behind an LSTM or a GRU in a Sequential: the outputs of all its steps, or of the last one.
+  using TakeOutput = libckpt::TakeOutput;
+  using TakeLast = libckpt::TakeLast;
 };
 
 #endif  // CKPT_TORCH_HPP
