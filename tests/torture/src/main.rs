@@ -44,10 +44,11 @@ fn main() -> ExitCode {
         }
     };
     let chosen: Vec<&Layer> = LAYERS.iter().filter(|layer| arguments.wants(layer.name)).collect();
-    let shares: u32 = chosen.iter().map(|layer| layer.share).sum();
+    let shares: u32 = chosen.iter().filter_map(|layer| layer.share).sum();
     let mut good = true;
     for layer in chosen {
-        let time = arguments.seconds.map(|all| Duration::from_secs(all) * layer.share / shares.max(1));
+        let time = arguments.seconds.zip(layer.share);
+        let time = time.map(|(all, share)| Duration::from_secs(all) * share / shares.max(1));
         good &= run(layer, &arguments, time);
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
