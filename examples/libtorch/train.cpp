@@ -45,7 +45,7 @@ Digits read_csv(std::istream& in) {
 nn::Sequential network() {
   return nn::Sequential(nn::Conv2d(nn::Conv2dOptions(1, 16, 3).padding(1)), nn::BatchNorm2d(16), nn::ReLU(), nn::MaxPool2d(2),
                         nn::Conv2d(nn::Conv2dOptions(16, 32, 3).padding(1)), nn::ReLU(), nn::Flatten(), nn::Dropout(0.3),
-                        nn::Linear(32 * 4 * 4, 10), nn::LogSoftmax(-1));
+                        nn::Linear(32 * 4 * 4, 10));
 }
 
 void run(const std::string& directory) {
@@ -71,7 +71,7 @@ void run(const std::string& directory) {
     for (std::int64_t begin = 0; begin < learns; begin += batch_size) {
       const auto rows = order.slice(0, begin, begin + batch_size);
       optimizer.zero_grad();
-      const auto loss = torch::nll_loss(net->forward(digits.pixels.index_select(0, rows)), digits.labels.index_select(0, rows));
+      const auto loss = torch::cross_entropy_loss(net->forward(digits.pixels.index_select(0, rows)), digits.labels.index_select(0, rows));
       loss.backward();
       optimizer.step();
       loss_sum += loss.item<double>() * static_cast<double>(rows.size(0));
@@ -79,7 +79,7 @@ void run(const std::string& directory) {
     net->eval();
     const torch::NoGradGuard no_grad;
     const auto out = net->forward(x_val);
-    const double loss = loss_sum / static_cast<double>(learns), val_loss = torch::nll_loss(out, y_val).item<double>();
+    const double loss = loss_sum / static_cast<double>(learns), val_loss = torch::cross_entropy_loss(out, y_val).item<double>();
     const double val_acc = out.argmax(1).eq(y_val).to(torch::kDouble).mean().item<double>();
     std::printf("Epoch %d/%d  loss %.4f  val_loss %.4f  val_acc %.4f\n", static_cast<int>(epoch + 1),
                 static_cast<int>(epochs), loss, val_loss, val_acc);
@@ -88,6 +88,7 @@ void run(const std::string& directory) {
   }
 
   session.load_best(model);
+  net->push_back(nn::Softmax(-1));  // the loss had it
   net->eval();
   ckpt::torch::to_keras(net, {1, 8, 8}).save(directory + "/digits.keras");
   const torch::NoGradGuard no_grad;

@@ -528,6 +528,7 @@ static void reader(ckpt_model *saved) {
 }
 
 static void keras(void) {
+  const ckpt_dtype F32 = CKPT_DTYPE_F32;
   ckpt_keras *k = NULL;
   ckpt_model *m = SENTINEL;
   size_t layer = 42;
@@ -557,32 +558,29 @@ static void keras(void) {
   CHECK(strcmp(info.path, "layers/dense/vars/0") == 0 && info.dtype == CKPT_DTYPE_F32 && info.nbytes == 24);
   CHECK(info.rank == 2 && info.shape[0] == 2 && info.shape[1] == 3);
 
-  FAILS(ckpt_keras_bind(NULL, 1, "kernel", CKPT_DTYPE_F32, NULL, weights), INVALID, "keras is NULL");
-  FAILS(ckpt_keras_bind(k, 1, NULL, CKPT_DTYPE_F32, NULL, weights), INVALID, "variable is NULL");
+  FAILS(ckpt_keras_bind(NULL, 1, "kernel", F32, NULL, weights), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_bind(k, 1, NULL, F32, NULL, weights), INVALID, "variable is NULL");
   FAILS(ckpt_keras_bind(k, 1, "kernel", (ckpt_dtype)13, NULL, weights), INVALID, "dtype");
   FAILS(ckpt_keras_bind(k, 1, "kernel", CKPT_DTYPE_F64, NULL, weights), CKPT_E_MISMATCH, "is float32, not float64");
-  FAILS(ckpt_keras_bind(k, 1, "kernel", CKPT_DTYPE_F32, strides, NULL), INVALID, "data is NULL");
-  FAILS(ckpt_keras_bind_source(NULL, 1, "kernel", CKPT_DTYPE_F32, fetch_nothing, NULL, NULL), INVALID, "keras is NULL");
-  FAILS(ckpt_keras_bind_source(k, 1, NULL, CKPT_DTYPE_F32, fetch_nothing, NULL, NULL), INVALID, "variable is NULL");
+  FAILS(ckpt_keras_bind(k, 1, "kernel", F32, strides, NULL), INVALID, "data is NULL");
+  FAILS(ckpt_keras_bind_source(NULL, 1, "kernel", F32, fetch_nothing, NULL, NULL), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_bind_source(k, 1, NULL, F32, fetch_nothing, NULL, NULL), INVALID, "variable is NULL");
   FAILS(ckpt_keras_bind_source(k, 1, "kernel", CKPT_DTYPE_F16, fetch_nothing, NULL, NULL), CKPT_E_MISMATCH, "float16");
-  FAILS(ckpt_keras_bind_source(k, 1, "kernel", CKPT_DTYPE_F32, NULL, NULL, NULL), INVALID, "fetch is NULL");
+  FAILS(ckpt_keras_bind_source(k, 1, "kernel", F32, NULL, NULL, NULL), INVALID, "fetch is NULL");
   FAILS(ckpt_keras_model(k, &m), CKPT_E_STATE, "'kernel' of layer 'dense' is not bound");
   UNTOUCHED(m);
-  OK(ckpt_keras_bind(k, 1, "kernel", CKPT_DTYPE_F32, strides, weights));
+  OK(ckpt_keras_bind(k, 1, "kernel", F32, strides, weights));
 
-  FAILS(ckpt_keras_bind_optimizer(k, "iteration", 0, NULL, CKPT_DTYPE_I64, NULL, weights), CKPT_E_STATE,
-        "not compiled");
+  FAILS(ckpt_keras_bind_optimizer(k, "iteration", 0, NULL, CKPT_DTYPE_I64, NULL, weights), CKPT_E_STATE, "not compiled");
   FAILS(ckpt_keras_compile(NULL, "Adam", "{}"), INVALID, "keras is NULL");
   FAILS(ckpt_keras_compile(k, NULL, "{}"), INVALID, "optimizer_class is NULL");
   FAILS(ckpt_keras_compile(k, "Adam", NULL), INVALID, "config_json is NULL");
   FAILS(ckpt_keras_compile(k, "Adam", "7"), INVALID, "a JSON object");
   OK(ckpt_keras_compile(k, "SGD", "{\"momentum\": 0.9}"));
-  FAILS(ckpt_keras_bind_optimizer(NULL, "momentum", 1, "kernel", CKPT_DTYPE_F32, NULL, weights), INVALID,
-        "keras is NULL");
-  FAILS(ckpt_keras_bind_optimizer(k, NULL, 1, "kernel", CKPT_DTYPE_F32, NULL, weights), INVALID, "slot is NULL");
-  FAILS(ckpt_keras_bind_optimizer(k, "momentum", 1, "kernel", CKPT_DTYPE_F32, NULL, NULL), INVALID, "data is NULL");
-  FAILS(ckpt_keras_bind_optimizer(k, "momentum", 1, NULL, CKPT_DTYPE_F32, NULL, weights), CKPT_E_NOT_FOUND,
-        "SGD has no 'momentum'");
+  FAILS(ckpt_keras_bind_optimizer(NULL, "momentum", 1, "kernel", F32, NULL, weights), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_bind_optimizer(k, NULL, 1, "kernel", F32, NULL, weights), INVALID, "slot is NULL");
+  FAILS(ckpt_keras_bind_optimizer(k, "momentum", 1, "kernel", F32, NULL, NULL), INVALID, "data is NULL");
+  FAILS(ckpt_keras_bind_optimizer(k, "momentum", 1, NULL, F32, NULL, weights), CKPT_E_NOT_FOUND, "SGD has no 'momentum'");
 
   FAILS(ckpt_keras_model(NULL, &m), INVALID, "keras is NULL");
   FAILS(ckpt_keras_model(k, NULL), INVALID, "out is NULL");

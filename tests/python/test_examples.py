@@ -109,7 +109,7 @@ def test_libtorch(installed, trains, tmp_path):
     train = built("libtorch", installed, tmp_path / "build") / "train"
     right = trains(train, "checkpoints").split()[-4]
     assert float(right.rstrip("%")) > 90
-    # The last layer gives logarithms.
+    # It is not compiled.
     program = KERAS.replace("_, accuracy = model.evaluate(x[-360:], y[-360:], verbose=0)",
                             "accuracy = float((predictions.argmax(1) == y[-360:]).mean())")
     program = program[:program.index("steps =")] + "print(json.dumps([predictions.tolist(), accuracy]))"
