@@ -128,7 +128,7 @@ root_tools := $(if $(filter 0,$(shell id -u)),mkfs.ext4:e2fsprogs mkfs.xfs:xfspr
 .PHONY: .test-tools
 .test-tools:
 	@cmake/setup.sh tools $(build_tools) pkg-config:pkg-config h5cc:libhdf5-dev h5dump:hdf5-tools unzip:unzip \
-		bsdtar:libarchive-tools $(root_tools)
+		bsdtar:libarchive-tools /usr/include/torch/csrc/api/include/torch/torch.h:libtorch-dev $(root_tools)
 
 .PHONY: .torture-tools
 .torture-tools:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the machine lacks, and says so. Run by make before whatever needs it; at once where nothing is missing.
 #
-# usage: setup.sh tools COMMAND:DEBIAN_PACKAGE...     commands, by apt
+# usage: setup.sh tools COMMAND:DEBIAN_PACKAGE...     commands, or files by their paths, by apt
 #        setup.sh venv DIRECTORY REQUIREMENTS        a private Python environment ($PYTHON, or python3)
 set -eu
 
@@ -36,7 +36,7 @@ install() {
 tools() {
     missing=
     for pair in "$@"; do
-        command -v "${pair%%:*}" > /dev/null || missing="$missing ${pair#*:}"
+        command -v "${pair%%:*}" > /dev/null || [ -e "${pair%%:*}" ] || missing="$missing ${pair#*:}"
     done
     if ! command -v cargo > /dev/null; then
         say "missing: Rust. See https://rustup.rs, and run make again." >&2

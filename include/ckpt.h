@@ -364,6 +364,14 @@ typedef enum ckpt_load_flags {
 typedef struct ckpt ckpt;
 
 /**
+ * A Keras model in the making: its layers, the optimizer, and where their variables are. By one thread at a time.
+ *
+ * It knows what keras.Sequential makes of the layers: their configuration, and the paths, the shapes and the dtypes of
+ * their variables, as Keras 3.15. Strings are copied; the buffers are borrowed, as those of a ckpt_model are.
+ */
+typedef struct ckpt_keras ckpt_keras;
+
+/**
  * The tensors of a model by their paths in the checkpoint, with the caller's buffers. By one thread at a time.
  *
  * Paths, shapes, strides and names are copied; the buffers are borrowed: they have to live until the model is freed
@@ -1470,6 +1478,138 @@ enum ckpt_status ckpt_get_state(const struct ckpt *session,
  */
 enum ckpt_status ckpt_convert(const char *src,
                               const char *dst);
+
+/**
+ * Makes a Sequential model without layers; *out is to be freed with ckpt_keras_free().
+ *
+ * @param out  not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_keras_new(struct ckpt_keras **out);
+
+/**
+ * Frees a builder, not its buffers, nor the models it has made; NULL is fine.
+ */
+void ckpt_keras_free(struct ckpt_keras *keras);
+
+/**
+ * Adds a layer behind the last one. The first is the input: class "InputLayer", with "shape" (of one sample, null where
+ * an axis may have any size) and, if wanted, "batch_size", "dtype" and "name". Nothing has changed after a failure.
+ *
+ * The layers are Dense, Conv1D, Conv2D, DepthwiseConv2D, MaxPooling1D, MaxPooling2D, AveragePooling1D,
+ * AveragePooling2D, GlobalAveragePooling1D, GlobalAveragePooling2D, ZeroPadding1D, ZeroPadding2D, Flatten, Reshape,
+ * Permute, Dropout, BatchNormalization, LayerNormalization, Embedding, LSTM, GRU, Activation, ReLU and Softmax; another
+ * class is CKPT_E_UNSUPPORTED.
+ *
+ * @param class_name   Keras' class
+ * @param config_json  an object with the arguments of the class, under Keras' names and with Keras' defaults, as in
+ *                     {"units": 10, "activation": "relu"}; every layer has "name", "trainable" and "dtype", too. What is
+ *                     missing, unknown, or no such value is CKPT_E_INVALID_ARGUMENT, and so is a layer that does not fit
+ *                     what the one before it gives; the message names the argument and what it can be.
+ * @param layer        the layer's number, for ckpt_keras_bind(): 0 is the input; untouched on failure
+ */
+enum ckpt_status ckpt_keras_add(struct ckpt_keras *keras,
+                                const char *class_name,
+                                const char *config_json,
+                                size_t *layer_or_null);
+
+/**
+ * Tells what a variable of a layer is. The pointers in *out are valid until the next call of this function, or the
+ * builder's end.
+ *
+ * @param layer     the number of a layer
+ * @param variable  Keras' name of it: "kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "embeddings",
+ *                  "recurrent_kernel"; CKPT_E_NOT_FOUND, with those that there are, for another one
+ * @param out       not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_keras_variable(struct ckpt_keras *keras,
+                                     size_t layer,
+                                     const char *variable,
+                                     struct ckpt_tensor_info *out);
+
+/**
+ * Says where a variable of a layer is. A further call for the same variable replaces the buffer.
+ *
+ * @param layer     the number of a layer
+ * @param variable  as in ckpt_keras_variable()
+ * @param dtype     of the elements; CKPT_E_MISMATCH if it is not that of the variable, which is CKPT_DTYPE_F32 unless the
+ *                  layer's "dtype" says otherwise
+ * @param strides   a distance for each axis of the variable's shape, which ckpt_keras_variable() tells, as in
+ *                  ckpt_model_add(); NULL: row-major
+ * @param data      the buffer, borrowed as in ckpt_model_add(), by the builder and by the models it makes
+ */
+enum ckpt_status ckpt_keras_bind(struct ckpt_keras *keras,
+                                 size_t layer,
+                                 const char *variable,
+                                 ckpt_dtype dtype,
+                                 const int64_t *strides_or_null,
+                                 void *data);
+
+/**
+ * Says that a variable of a layer is not in host memory, or not as Keras has it: functions move its bytes, which are those of
+ * the shape that ckpt_keras_variable() tells, row-major. A further call, or ckpt_keras_bind(), replaces them.
+ *
+ * @param layer        the number of a layer
+ * @param variable     as in ckpt_keras_variable()
+ * @param dtype        as in ckpt_keras_bind()
+ * @param fetch        as in ckpt_model_add_source()
+ * @param put_or_null  as in ckpt_model_add_source()
+ * @param user         as in ckpt_model_add_source()
+ */
+enum ckpt_status ckpt_keras_bind_source(struct ckpt_keras *keras,
+                                        size_t layer,
+                                        const char *variable,
+                                        ckpt_dtype dtype,
+                                        ckpt_fetch_fn fetch,
+                                        ckpt_put_fn put_or_null,
+                                        void *user);
+
+/**
+ * Compiles the model, so that Keras can go on training it: with an optimizer, and a loss. Replaces an earlier optimizer,
+ * and what was bound to it.
+ *
+ * @param optimizer_class  "SGD", "RMSprop", "Adam" or "AdamW"; CKPT_E_UNSUPPORTED for another one
+ * @param config_json      an object with the arguments of the optimizer and those of Keras' compile(), under Keras' names
+ *                         and with Keras' defaults, as in {"learning_rate": 0.01, "loss": "mse", "metrics": ["mae"]};
+ *                         "learning_rate" is a number
+ */
+enum ckpt_status ckpt_keras_compile(struct ckpt_keras *keras,
+                                    const char *optimizer_class,
+                                    const char *config_json);
+
+/**
+ * Says where a part of the optimizer's state is. Where one part is bound, all are to be; where none is, Keras begins with a
+ * new state.
+ *
+ * @param slot      "iteration" (an integer, CKPT_DTYPE_I32 or CKPT_DTYPE_I64: the steps so far) and "learning_rate", of the
+ *                  optimizer itself; and of each trainable variable, with its shape and dtype: of SGD "momentum" (with a
+ *                  momentum); of RMSprop "velocity", "momentum" (with a momentum) and "average_gradient" (centered); of
+ *                  Adam and AdamW "momentum", "velocity" and "velocity_hat" (amsgrad); of all "average" (use_ema) and
+ *                  "gradient_accumulator" (gradient_accumulation_steps). CKPT_E_NOT_FOUND, with those that there are, for
+ *                  another one
+ * @param layer     the number of the layer; of "iteration" and "learning_rate" not looked at
+ * @param variable  the layer's variable; NULL for "iteration" and "learning_rate"
+ * @param dtype     as in ckpt_keras_bind()
+ * @param strides   as in ckpt_keras_bind()
+ * @param data      as in ckpt_keras_bind()
+ */
+enum ckpt_status ckpt_keras_bind_optimizer(struct ckpt_keras *keras,
+                                           const char *slot,
+                                           size_t layer,
+                                           const char *variable_or_null,
+                                           ckpt_dtype dtype,
+                                           const int64_t *strides_or_null,
+                                           void *data);
+
+/**
+ * Makes a model of what was added and bound: with the tensors, the names and the configuration that Keras needs to load
+ * it. A new one, the caller's to free with ckpt_model_free(); the builder may go, or be added to for the next one.
+ *
+ * CKPT_E_STATE, with the layer and the variable, where one is not bound.
+ *
+ * @param out  not NULL; untouched on failure
+ */
+enum ckpt_status ckpt_keras_model(const struct ckpt_keras *keras,
+                                  struct ckpt_model **out);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -9,6 +9,7 @@
 //! - [`layout`]: *where each byte goes*: a schema in, a list of extents out. Pure.
 //! - [`engine`]: *how it reaches the disk*: storage, writing, checksums, commit.
 //! - [`reader`]: *how it comes back*: name, bytes, the caller's buffer.
+//! - [`keras`]: a Keras model by its layers: configuration and variables. Pure.
 //! - [`session`]: where the four meet: the model and the checkpointing session.
 //! - [`ffi`]: *how C sees it*: one noun a file.
 
@@ -16,6 +17,7 @@ mod copy;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+pub mod keras;
 pub mod layout;
 mod memory;
 pub mod policy;

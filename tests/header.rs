@@ -22,6 +22,7 @@ fn header_is_not_stale() {
         "load",
         "resume",
         "convert",
+        "keras",
     ] {
         builder = builder.with_src(ffi.join(noun).with_extension("rs"));
     }

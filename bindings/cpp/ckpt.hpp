@@ -24,9 +24,26 @@
 #ifndef CKPT_HPP
 #define CKPT_HPP
 
+#include "ckpt_keras.hpp"
 #include "ckpt_model.hpp"
 #include "ckpt_reader.hpp"
 #include "ckpt_session.hpp"
 #include "ckpt_types.hpp"
+
+/// The same names under C's own, for whom that reads better: ckpt::Model is libckpt::Model. Nobody makes one.
+struct ckpt {
+  ckpt() = delete;
+
+  using Error = libckpt::Error;
+  using Keras = libckpt::Keras;
+  using Model = libckpt::Model;
+  using Options = libckpt::Options;
+  using Reader = libckpt::Reader;
+  using Session = libckpt::Session;
+  using Status = libckpt::Status;
+
+  /// bindings/torch/ckpt_torch.hpp
+  struct torch;
+};
 
 #endif  // CKPT_HPP

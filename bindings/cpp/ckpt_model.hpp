@@ -23,6 +23,27 @@ struct Skipped {
   std::string reason;
 };
 
+namespace detail {
+
+/// Functions that move the bytes of a tensor, for C.
+struct Source {
+  FetchFunction fetch;
+  PutFunction put;
+
+  ckpt_fetch_fn on_fetch() const { return fetch ? &fetch_for_c : nullptr; }
+  ckpt_put_fn on_put() const { return put ? &put_for_c : nullptr; }
+
+ private:
+  static ckpt_status fetch_for_c(void* dst, std::uint64_t offset, std::uint64_t nbytes, void* user) noexcept {
+    return called_by_c([&] { static_cast<const Source*>(user)->fetch(dst, offset, nbytes); });
+  }
+  static ckpt_status put_for_c(const void* src, std::uint64_t offset, std::uint64_t nbytes, void* user) noexcept {
+    return called_by_c([&] { static_cast<const Source*>(user)->put(src, offset, nbytes); });
+  }
+};
+
+}  // namespace detail
+
 /// The tensors of a model by their paths in the checkpoint. The buffers are borrowed: they have to live until the model
 /// is destroyed or set_data() replaces them.
 class Model {
@@ -32,6 +53,8 @@ class Model {
     detail::check(ckpt_model_new(&handle));
     handle_.reset(handle);
   }
+  /// Owns a handle of C's from now on.
+  explicit Model(ckpt_model* handle) noexcept : handle_(handle) {}
 
   /// Adds a tensor of a dtype that is named.
   Model& add(CString path, Dtype dtype, void* data, const Shape& shape) {
@@ -72,12 +95,16 @@ class Model {
   /// Error, Status::Io; of a save in the background the text is lost. Without `put` the tensor can be saved, not loaded
   /// into.
   Model& add_source(CString path, Dtype dtype, const Shape& shape, FetchFunction fetch, PutFunction put = nullptr) {
-    auto source = std::make_unique<Source>(Source{std::move(fetch), std::move(put)});
-    sources_.reserve(sources_.size() + 1);
+    const auto source = std::make_shared<detail::Source>(detail::Source{std::move(fetch), std::move(put)});
+    keep(source);
     detail::check(ckpt_model_add_source(handle_.get(), path.c_str(), static_cast<ckpt_dtype>(dtype), shape.size(),
-                                        shape.data(), source->fetch ? &Source::on_fetch : nullptr,
-                                        source->put ? &Source::on_put : nullptr, source.get()));
-    sources_.push_back(std::move(source));
+                                        shape.data(), source->on_fetch(), source->on_put(), source.get()));
+    return *this;
+  }
+
+  /// Has something live as long as this object: who owns the buffers, for example.
+  Model& keep(std::shared_ptr<void> owner) {
+    kept_.push_back(std::move(owner));
     return *this;
   }
 
@@ -130,25 +157,13 @@ class Model {
   ckpt_model* get() const noexcept { return handle_.get(); }
 
  private:
-  struct Source {
-    FetchFunction fetch;
-    PutFunction put;
-
-    static ckpt_status on_fetch(void* dst, std::uint64_t offset, std::uint64_t nbytes, void* user) noexcept {
-      return detail::called_by_c([&] { static_cast<const Source*>(user)->fetch(dst, offset, nbytes); });
-    }
-    static ckpt_status on_put(const void* src, std::uint64_t offset, std::uint64_t nbytes, void* user) noexcept {
-      return detail::called_by_c([&] { static_cast<const Source*>(user)->put(src, offset, nbytes); });
-    }
-  };
-
   Model& add(CString path, Dtype dtype, const Shape& shape, const std::int64_t* strides, void* data) {
     detail::check(ckpt_model_add(handle_.get(), path.c_str(), static_cast<ckpt_dtype>(dtype), shape.size(),
                                  shape.data(), strides, data));
     return *this;
   }
 
-  std::vector<std::unique_ptr<Source>> sources_;  // outlives the handle
+  std::vector<std::shared_ptr<void>> kept_;  // outlives the handle
   detail::Handle<ckpt_model, ckpt_model_free> handle_;
 };
 

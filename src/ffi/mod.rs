@@ -11,6 +11,7 @@
 
 mod args;
 mod convert;
+mod keras;
 mod load;
 mod model;
 mod options;
@@ -24,6 +25,7 @@ mod status;
 mod when;
 
 pub use convert::*;
+pub use keras::*;
 pub use load::*;
 pub use model::*;
 pub use options::*;

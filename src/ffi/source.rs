@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::{Buffer, Source};
 use crate::error::{Error, Result, Status};
+use crate::tensor::TensorSpec;
 
 use super::args::{invalid, some};
 use super::model::{self, ckpt_dtype_arg, ckpt_model};
@@ -61,14 +62,23 @@ pub unsafe extern "C" fn ckpt_model_add_source(
         let model = &mut some(model, "model")?.model;
         // SAFETY: NULL, or a string and `rank` elements, by the header's contract.
         let spec = unsafe { model::spec(path, dtype, rank, shape) }?;
-        let functions =
-            Functions { path: spec.path.clone(), fetch: some(fetch, "fetch")?, put: put_or_null, user };
-        let too_large = || invalid(format!("tensor '{}' has more bytes than can be counted", spec.path));
-        let nbytes = spec.checked_nbytes().ok_or_else(too_large)?;
-        let buffer = Buffer::source(nbytes, spec.dtype.size(), Arc::new(functions))
-            .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))?;
+        let buffer = buffer(&spec, fetch, put_or_null, user)?;
         model.add(&spec.path, spec.dtype, &spec.shape, buffer)
     })
+}
+
+/// The bytes of a tensor that functions move.
+pub(super) fn buffer(
+    spec: &TensorSpec,
+    fetch: ckpt_fetch_fn,
+    put: ckpt_put_fn,
+    user: *mut c_void,
+) -> Result<Buffer> {
+    let functions = Functions { path: spec.path.clone(), fetch: some(fetch, "fetch")?, put, user };
+    let too_large = || invalid(format!("tensor '{}' has more bytes than can be counted", spec.path));
+    let nbytes = spec.checked_nbytes().ok_or_else(too_large)?;
+    Buffer::source(nbytes, spec.dtype.size(), Arc::new(functions))
+        .map_err(|e| e.context(format_args!("tensor '{}'", spec.path)))
 }
 
 /// A tensor that the caller's functions move.

@@ -31,6 +31,7 @@ static void free_functions(void) {
   ckpt_model_free(NULL);
   ckpt_reader_free(NULL);
   ckpt_free(NULL);
+  ckpt_keras_free(NULL);
 }
 
 static void log_nothing(ckpt_log_level level, const char *message, void *user) {
@@ -526,6 +527,70 @@ static void reader(ckpt_model *saved) {
   ckpt_reader_free(r);
 }
 
+static void keras(void) {
+  const ckpt_dtype F32 = CKPT_DTYPE_F32;
+  ckpt_keras *k = NULL;
+  ckpt_model *m = SENTINEL;
+  size_t layer = 42;
+  ckpt_tensor_info info = {SENTINEL, CKPT_DTYPE_F32, 42, SENTINEL, 42};
+  float weights[6] = {0};
+  const int64_t strides[] = {1, 2};
+
+  FAILS(ckpt_keras_new(NULL), INVALID, "out is NULL");
+  OK(ckpt_keras_new(&k));
+  FAILS(ckpt_keras_add(NULL, "Dense", "{}", &layer), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_add(k, NULL, "{}", &layer), INVALID, "class_name is NULL");
+  FAILS(ckpt_keras_add(k, not_utf8, "{}", &layer), INVALID, "class_name is not UTF-8");
+  FAILS(ckpt_keras_add(k, "Dense", NULL, &layer), INVALID, "config_json is NULL");
+  FAILS(ckpt_keras_add(k, "Dense", not_utf8, &layer), INVALID, "config_json is not UTF-8");
+  FAILS(ckpt_keras_add(k, "Dense", "{\"units\": 3}", &layer), CKPT_E_STATE, "add an InputLayer before 'Dense'");
+  CHECK(layer == 42);
+  OK(ckpt_keras_add(k, "InputLayer", "{\"shape\": [2]}", NULL));
+  OK(ckpt_keras_add(k, "Dense", "{\"units\": 3, \"use_bias\": false}", &layer));
+  CHECK(layer == 1);
+
+  FAILS(ckpt_keras_variable(NULL, 1, "kernel", &info), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_variable(k, 1, NULL, &info), INVALID, "variable is NULL");
+  FAILS(ckpt_keras_variable(k, 1, "kernel", NULL), INVALID, "out is NULL");
+  FAILS(ckpt_keras_variable(k, 1, "bias", &info), CKPT_E_NOT_FOUND, "no variable 'bias'; it has kernel");
+  UNTOUCHED(info.path);
+  OK(ckpt_keras_variable(k, 1, "kernel", &info));
+  CHECK(strcmp(info.path, "layers/dense/vars/0") == 0 && info.dtype == CKPT_DTYPE_F32 && info.nbytes == 24);
+  CHECK(info.rank == 2 && info.shape[0] == 2 && info.shape[1] == 3);
+
+  FAILS(ckpt_keras_bind(NULL, 1, "kernel", F32, NULL, weights), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_bind(k, 1, NULL, F32, NULL, weights), INVALID, "variable is NULL");
+  FAILS(ckpt_keras_bind(k, 1, "kernel", (ckpt_dtype)13, NULL, weights), INVALID, "dtype");
+  FAILS(ckpt_keras_bind(k, 1, "kernel", CKPT_DTYPE_F64, NULL, weights), CKPT_E_MISMATCH, "is float32, not float64");
+  FAILS(ckpt_keras_bind(k, 1, "kernel", F32, strides, NULL), INVALID, "data is NULL");
+  FAILS(ckpt_keras_bind_source(NULL, 1, "kernel", F32, fetch_nothing, NULL, NULL), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_bind_source(k, 1, NULL, F32, fetch_nothing, NULL, NULL), INVALID, "variable is NULL");
+  FAILS(ckpt_keras_bind_source(k, 1, "kernel", CKPT_DTYPE_F16, fetch_nothing, NULL, NULL), CKPT_E_MISMATCH, "float16");
+  FAILS(ckpt_keras_bind_source(k, 1, "kernel", F32, NULL, NULL, NULL), INVALID, "fetch is NULL");
+  FAILS(ckpt_keras_model(k, &m), CKPT_E_STATE, "'kernel' of layer 'dense' is not bound");
+  UNTOUCHED(m);
+  OK(ckpt_keras_bind(k, 1, "kernel", F32, strides, weights));
+
+  FAILS(ckpt_keras_bind_optimizer(k, "iteration", 0, NULL, CKPT_DTYPE_I64, NULL, weights), CKPT_E_STATE, "not compiled");
+  FAILS(ckpt_keras_compile(NULL, "Adam", "{}"), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_compile(k, NULL, "{}"), INVALID, "optimizer_class is NULL");
+  FAILS(ckpt_keras_compile(k, "Adam", NULL), INVALID, "config_json is NULL");
+  FAILS(ckpt_keras_compile(k, "Adam", "7"), INVALID, "a JSON object");
+  OK(ckpt_keras_compile(k, "SGD", "{\"momentum\": 0.9}"));
+  FAILS(ckpt_keras_bind_optimizer(NULL, "momentum", 1, "kernel", F32, NULL, weights), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_bind_optimizer(k, NULL, 1, "kernel", F32, NULL, weights), INVALID, "slot is NULL");
+  FAILS(ckpt_keras_bind_optimizer(k, "momentum", 1, "kernel", F32, NULL, NULL), INVALID, "data is NULL");
+  FAILS(ckpt_keras_bind_optimizer(k, "momentum", 1, NULL, F32, NULL, weights), CKPT_E_NOT_FOUND, "SGD has no 'momentum'");
+
+  FAILS(ckpt_keras_model(NULL, &m), INVALID, "keras is NULL");
+  FAILS(ckpt_keras_model(k, NULL), INVALID, "out is NULL");
+  UNTOUCHED(m);
+  OK(ckpt_keras_model(k, &m));
+  ckpt_keras_free(k);
+  OK(ckpt_model_save(m, "null_args/builder.keras"));
+  ckpt_model_free(m);
+}
+
 int main(void) {
   float weights[6] = {0};
   const int64_t shape[] = {2, 3};
@@ -544,6 +609,7 @@ int main(void) {
   session(weights_only, m);
   model();
   conversion();
+  keras();
   reader(m);
 
   /* A success leaves the last message, and an error without errno says 0. */

@@ -1,0 +1,122 @@
+"""The examples, each built as its own CMake project against the installed package: Keras agrees with what they saved."""
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "examples/data/digits.csv.gz"
+
+KERAS = """
+import gzip, json, sys
+import keras, numpy as np
+path, data = sys.argv[1:]
+rows = np.loadtxt(gzip.open(data), delimiter=",")
+x, y = (rows[:, :64] / 16).reshape(-1, 8, 8, 1).astype("float32"), rows[:, 64].astype("int64")
+model = keras.models.load_model(path)
+predictions = model.predict(x[-360:], verbose=0)
+_, accuracy = model.evaluate(x[-360:], y[-360:], verbose=0)
+steps = int(model.optimizer.iterations)
+losses = model.fit(x[:-360], y[:-360], epochs=2, batch_size=32, verbose=0).history["loss"]
+print(json.dumps([predictions.tolist(), accuracy, steps, losses]))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Where the package is installed."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    build = ROOT / "build"
+    if not (build / "cmake_install.cmake").exists():
+        pytest.fail("the library is not built in build/: run `make test`")
+    subprocess.run(["cmake", "--install", build, "--prefix", prefix], check=True, stdout=subprocess.DEVNULL)
+    return prefix
+
+
+def built(example, prefix, where):
+    """An example's directory of programs."""
+    configure = ["cmake", "-S", ROOT / "examples" / example, "-B", where, f"-DCMAKE_PREFIX_PATH={prefix}",
+                 "-DCMAKE_BUILD_TYPE=Release"]
+    for command in (configure, ["cmake", "--build", where]):
+        done = subprocess.run(command, text=True, capture_output=True)
+        assert done.returncode == 0 and "warning" not in done.stderr, done.stdout + done.stderr
+    return where
+
+
+def in_keras(path, program=KERAS):
+    """What Keras predicts from a file, how right it is, after how many steps, and the losses of two more epochs."""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", program, path, DATA], env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    predictions, *rest = json.loads(done.stdout.splitlines()[-1])
+    return np.array(predictions), *rest
+
+
+@pytest.fixture
+def trains(tmp_path):
+    """Runs an example on the digits: trains(program, arguments...), killed once it has made so many checkpoints."""
+    rows = tmp_path / "digits.csv"
+    with gzip.open(DATA) as packed, open(rows, "wb") as out:
+        shutil.copyfileobj(packed, out)
+
+    def run(program, directory, *arguments, stop_after=None):
+        with open(rows) as stdin:
+            process = subprocess.Popen([program, directory, *arguments], cwd=tmp_path, stdin=stdin,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            if stop_after:
+                while len(list((tmp_path / directory).glob("*-*"))) < stop_after and process.poll() is None:
+                    time.sleep(0.001)
+                process.send_signal(signal.SIGKILL)
+            out, err = process.communicate(timeout=300)
+        assert stop_after or process.returncode == 0, err
+        return out
+
+    return run
+
+
+def names(directory):
+    return sorted(path.name for path in directory.glob("*-*"))
+
+
+def test_plain_c(installed, trains, tmp_path):
+    """A network that was built and trained in C alone predicts the same in Keras, and Keras trains it on; interrupted, it
+    goes on to the same files."""
+    train = built("plain-c", installed, tmp_path / "build") / "train"
+    last = trains(train, "checkpoints", "predictions.csv").splitlines()[-1].split()
+    best, right = last[3].rstrip(":"), last[4]
+    assert float(right.rstrip("%")) > 85
+    predictions, accuracy, steps, losses = in_keras(tmp_path / best)
+    assert np.abs(predictions - np.loadtxt(tmp_path / "predictions.csv", delimiter=",")).max() < 1e-5
+    assert f"{100 * accuracy:.1f}%" == right and steps % 45 == 0
+    # Adam goes on where it was: from new moments, the first epoch would be a step back.
+    assert losses[1] < losses[0] < 0.1
+    trains(train, "cut", stop_after=3)
+    trains(train, "cut")
+    assert names(tmp_path / "cut") == names(tmp_path / "checkpoints")
+
+
+def test_libtorch(installed, trains, tmp_path):
+    """What libtorch has trained predicts the same in Keras, and is as often right; interrupted, it goes on to the same files,
+    with the same values in the best."""
+    train = built("libtorch", installed, tmp_path / "build") / "train"
+    right = trains(train, "checkpoints").split()[-4]
+    assert float(right.rstrip("%")) > 90
+    # It is not compiled.
+    program = KERAS.replace("_, accuracy = model.evaluate(x[-360:], y[-360:], verbose=0)",
+                            "accuracy = float((predictions.argmax(1) == y[-360:]).mean())")
+    program = program[:program.index("steps =")] + "print(json.dumps([predictions.tolist(), accuracy]))"
+    predictions, accuracy = in_keras(tmp_path / "checkpoints/digits.keras", program)
+    assert np.abs(predictions - np.loadtxt(tmp_path / "checkpoints/predictions.csv", delimiter=",")).max() < 1e-5
+    assert f"{100 * accuracy:.1f}%" == right
+    trains(train, "cut", stop_after=3)
+    trains(train, "cut")
+    assert names(tmp_path / "cut") == names(tmp_path / "checkpoints")
+    assert (tmp_path / "cut/predictions.csv").read_text() == (tmp_path / "checkpoints/predictions.csv").read_text()
