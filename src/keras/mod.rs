@@ -1,12 +1,13 @@
 //! A Keras model by its layers: the configuration that Keras makes a model of, and the variables that it looks for.
 //!
-//! - `table`: the layers; `optimizers`: the optimizers. Both are data.
+//! - `layers` and `optimizers`: one row each, data; `table`: what a row says.
 //! - `arguments`: what was given, checked, and the defaults; `shapes`: what comes of them.
 //!
 //! Nothing here knows of memory or files: where the variables are is the caller's to know.
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod layers;
 mod optimizers;
 mod shapes;
 mod table;
@@ -19,9 +20,10 @@ use crate::error::{Error, Result, Status};
 use crate::tensor::{Dtype, TensorSpec};
 
 use arguments::{complete, invalid};
+use layers::ROWS;
 use optimizers::Optimizer;
 use shapes::{Built, Shape};
-use table::{Argument, Kind, ROWS, Row};
+use table::{Argument, Kind, Row};
 
 /// A Sequential model in the making.
 #[derive(Default)]
