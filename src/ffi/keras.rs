@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
-use crate::engine::Buffer;
+use parking_lot::Mutex;
+
+use crate::engine::{Buffer, Source};
 use crate::error::{Error, Result, Status};
 use crate::keras::{Builder, Variable};
 use crate::session::Model;
@@ -212,8 +215,8 @@ pub unsafe extern "C" fn ckpt_keras_compile(
     })
 }
 
-/// Says where a part of the optimizer's state is. Where one part is bound, all are to be; where none is, Keras begins with a
-/// new state.
+/// Says where a part of the optimizer's state is. Where one part is bound, all are to be, but for "learning_rate", which is that
+/// of ckpt_keras_compile() then; where none is, Keras begins with a new state.
 ///
 /// @param slot      "iteration" (an integer, CKPT_DTYPE_I32 or CKPT_DTYPE_I64: the steps so far) and "learning_rate", of the
 ///                  optimizer itself; and of each trainable variable, with its shape and dtype: of SGD "momentum" (with a
@@ -222,7 +225,7 @@ pub unsafe extern "C" fn ckpt_keras_compile(
 ///                  "gradient_accumulator" (gradient_accumulation_steps). CKPT_E_NOT_FOUND, with those that there are, for
 ///                  another one
 /// @param layer     the number of the layer; of "iteration" and "learning_rate" not looked at
-/// @param variable  the layer's variable; NULL for "iteration" and "learning_rate"
+/// @param variable  the layer's variable; of those two not looked at, and may be NULL
 /// @param dtype     as in ckpt_keras_bind()
 /// @param strides   as in ckpt_keras_bind()
 /// @param data      as in ckpt_keras_bind()
@@ -240,7 +243,8 @@ pub unsafe extern "C" fn ckpt_keras_bind_optimizer(
         let keras = some(keras, "keras")?;
         // SAFETY: NULL or strings, by the header's contract.
         let slot = unsafe { string(slot, "slot") }?;
-        let of = match variable_or_null.is_null() {
+        let is_whole = matches!(slot, "iteration" | "learning_rate");
+        let of = match is_whole || variable_or_null.is_null() {
             true => None,
             // SAFETY: as above.
             false => Some((layer, unsafe { string(variable_or_null, "variable") }?)),
@@ -272,6 +276,25 @@ pub extern "C" fn ckpt_keras_model(
         out.write(into_handle(ckpt_model { model: keras.model()?, skipped: Vec::new() }));
         Ok(())
     })
+}
+
+/// A number that the model has itself: nobody has bound it.
+struct Kept(Mutex<[u8; 4]>);
+
+impl Source for Kept {
+    fn fetch(&self, _: u64, dst: &mut [u8]) -> Result<()> {
+        dst.copy_from_slice(&*self.0.lock());
+        Ok(())
+    }
+
+    fn put(&self, _: u64, src: &[u8]) -> Result<()> {
+        self.0.lock().copy_from_slice(src);
+        Ok(())
+    }
+
+    fn can_put(&self) -> bool {
+        true
+    }
 }
 
 fn check_dtype(variable: &Variable, dtype: Dtype) -> Result<()> {
@@ -330,6 +353,11 @@ impl ckpt_keras {
             match self.bound.get(&slot.spec.path) {
                 Some(Bound { dtype, buffer }) => {
                     model.add(&slot.spec.path, *dtype, &slot.spec.shape, buffer.clone())?
+                }
+                None if slot.name == "learning_rate" => {
+                    let rate = self.builder.learning_rate().unwrap_or(0.0) as f32;
+                    let kept = Arc::new(Kept(Mutex::new(rate.to_ne_bytes())));
+                    model.add(&slot.spec.path, slot.spec.dtype, &[], Buffer::source(4, 4, kept)?)?;
                 }
                 None => {
                     let of = of.map_or(String::new(), |of| format!(" of '{of}'"));

@@ -323,6 +323,11 @@ impl Builder {
         slots.into_iter().map(|slot| (slot.variable, slot.of.map(str::to_owned))).collect()
     }
 
+    /// The learning rate that the model was compiled with.
+    pub fn learning_rate(&self) -> Option<f64> {
+        self.optimizer.as_ref().map(|compiled| compiled.optimizer.learning_rate())
+    }
+
     /// What Keras makes the model of: `config.json` of a `.keras` file.
     pub fn config(&self) -> Result<String> {
         let Some(input) = &self.input else {

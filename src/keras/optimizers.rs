@@ -130,6 +130,10 @@ impl Optimizer {
         self.arguments["name"].as_str().unwrap_or(self.row.stem)
     }
 
+    pub fn learning_rate(&self) -> f64 {
+        self.arguments["learning_rate"].as_f64().unwrap_or(0.0)
+    }
+
     /// Groups of slots: the file has those of a group for one variable after the other, before the next group.
     pub fn slots(&self) -> impl Iterator<Item = &'static [&'static str]> {
         let is_there = |slots: &&Slots| match slots.when {

@@ -1577,8 +1577,8 @@ enum ckpt_status ckpt_keras_compile(struct ckpt_keras *keras,
                                     const char *config_json);
 
 /**
- * Says where a part of the optimizer's state is. Where one part is bound, all are to be; where none is, Keras begins with a
- * new state.
+ * Says where a part of the optimizer's state is. Where one part is bound, all are to be, but for "learning_rate", which is that
+ * of ckpt_keras_compile() then; where none is, Keras begins with a new state.
  *
  * @param slot      "iteration" (an integer, CKPT_DTYPE_I32 or CKPT_DTYPE_I64: the steps so far) and "learning_rate", of the
  *                  optimizer itself; and of each trainable variable, with its shape and dtype: of SGD "momentum" (with a
@@ -1587,7 +1587,7 @@ enum ckpt_status ckpt_keras_compile(struct ckpt_keras *keras,
  *                  "gradient_accumulator" (gradient_accumulation_steps). CKPT_E_NOT_FOUND, with those that there are, for
  *                  another one
  * @param layer     the number of the layer; of "iteration" and "learning_rate" not looked at
- * @param variable  the layer's variable; NULL for "iteration" and "learning_rate"
+ * @param variable  the layer's variable; of those two not looked at, and may be NULL
  * @param dtype     as in ckpt_keras_bind()
  * @param strides   as in ckpt_keras_bind()
  * @param data      as in ckpt_keras_bind()

@@ -233,7 +233,8 @@ def test_training_goes_on_in_keras(tmp_path, name, arguments):
         state = f["optimizer/vars"]
         at = 2
         builder.bind_optimizer("iteration", np.array(state["0"][()]))
-        builder.bind_optimizer("learning_rate", np.array(state["1"][()]))
+        if name != "Adam":  # else it is the one of compile()
+            builder.bind_optimizer("learning_rate", np.array(state["1"][()]))
         trainable = [(layer, v) for layer, v in bound if not v.startswith("moving")]
         for slots in SLOTS[name](arguments):
             for layer, variable in trainable:
@@ -360,7 +361,7 @@ def test_what_is_bound_wrongly_is_named(tmp_path):
         fails("NOT_FOUND", "Adam has no 'rho' of 'layers/dense/vars/0', kernel", builder.bind_optimizer, "rho", kernel,
               dense, "kernel")
         builder.bind_optimizer("iteration", np.zeros((), "int64"))
-        fails("STATE", "'learning_rate' is not bound", builder.save, tmp_path / "m.keras")
+        fails("STATE", "'momentum' of 'layers/dense/vars/0' is not bound", builder.save, tmp_path / "m.keras")
     handle = lib.make("ckpt_keras_new")
     with pytest.raises(Failure, match="CKPT_E_STATE.*add an InputLayer before 'Dense'"):
         lib("ckpt_keras_add", handle, b"Dense", b'{"units": 3}', None)
