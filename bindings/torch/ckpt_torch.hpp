@@ -46,9 +46,9 @@ Key state_key(const at::Tensor& parameter) {
 }
 
 /// Adds the state of an optimizer whose options and state are of these types; `make` makes the state of a parameter as the
-/// first step would, `add` adds it.
+/// first step would, `add` adds it; without `has_state` there is none.
 template <typename Options, typename State, typename Make, typename Add>
-void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, Make&& make, Add&& add) {
+void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, bool has_state, Make&& make, Add&& add) {
   const at::NoGradGuard no_grad;
   using Key = typename std::decay_t<decltype(optimizer.state())>::key_type;
   std::size_t number = 0, group_number = 0;
@@ -56,13 +56,15 @@ void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, Make&& ma
     auto& options = static_cast<Options&>(group.options());
     const auto of_group = "optimizer/param_groups/" + std::to_string(group_number++);
     model.add(of_group + "/lr", &options.lr(), {});
+    if (!has_state) continue;
     for (auto& parameter : group.params()) {
-      auto& state = optimizer.state()[state_key<Key>(parameter)];
-      if (state == nullptr) {
+      const auto key = state_key<Key>(parameter);
+      if (optimizer.state().find(key) == optimizer.state().end()) {
         auto fresh = std::make_unique<State>();
         make(options, *fresh, parameter);
-        state = std::move(fresh);
+        optimizer.state()[key] = std::move(fresh);
       }
+      auto& state = optimizer.state()[key];
       add("optimizer/state/" + std::to_string(number++), options, static_cast<State&>(*state));
     }
   }
@@ -74,7 +76,7 @@ inline at::Tensor zeros_of(const at::Tensor& tensor) { return ::torch::zeros_lik
 template <typename Options, typename State>
 void add_adam(Model& model, ::torch::optim::Optimizer& optimizer) {
   add_optimizer<Options, State>(
-      model, optimizer,
+      model, optimizer, true,
       [](const Options& options, State& state, const at::Tensor& parameter) {
         state.step(0);
         state.exp_avg(zeros_of(parameter));
@@ -93,7 +95,7 @@ inline void add_rmsprop(Model& model, ::torch::optim::Optimizer& optimizer) {
   using Options = ::torch::optim::RMSpropOptions;
   using State = ::torch::optim::RMSpropParamState;
   add_optimizer<Options, State>(
-      model, optimizer,
+      model, optimizer, true,
       [](const Options& options, State& state, const at::Tensor& parameter) {
         state.step(0);
         state.square_avg(zeros_of(parameter));
@@ -108,20 +110,22 @@ inline void add_rmsprop(Model& model, ::torch::optim::Optimizer& optimizer) {
       });
 }
 
-inline void add_sgd(Model& model, ::torch::optim::Optimizer& optimizer) {
+/// SGD. Only the first step dampens nothing, so a buffer of zeros is not as none: where one is missing, there is no state yet,
+/// unless it is about to be loaded.
+inline void add_sgd(Model& model, ::torch::optim::Optimizer& optimizer, bool loads) {
   using Options = ::torch::optim::SGDOptions;
   using State = ::torch::optim::SGDParamState;
+  bool has_buffers = false;
   for (const auto& group : optimizer.param_groups()) {
-    const auto& options = static_cast<const Options&>(group.options());
-    if (options.momentum() != 0 && options.dampening() != 0 && optimizer.state().empty()) {
-      // Only the first step dampens nothing: a buffer of zeros would not be as none.
-      throw Error(Status::State, "SGD with dampening has a state only after its first step: add it then");
-    }
+    has_buffers = has_buffers || static_cast<const Options&>(group.options()).momentum() != 0;
   }
   add_optimizer<Options, State>(
-      model, optimizer,
-      [](const Options& options, State& state, const at::Tensor& parameter) {
-        if (options.momentum() != 0) state.momentum_buffer(zeros_of(parameter));
+      model, optimizer, has_buffers,
+      [loads](const Options& options, State& state, const at::Tensor& parameter) {
+        if (options.momentum() != 0 && options.dampening() != 0 && !loads) {
+          throw Error(Status::State, "SGD with dampening has a state of each parameter only after its first step: add it then");
+        }
+        state.momentum_buffer(zeros_of(parameter));
       },
       [&](const std::string& path, const Options& options, State& state) {
         if (options.momentum() != 0) add_tensor(model, path + "/momentum_buffer", state.momentum_buffer());
@@ -149,22 +153,7 @@ struct ckpt::torch {
   /// Adds the state of Adam, AdamW, RMSprop or SGD, as "optimizer/state/<parameter>/...", and the learning rate of each
   /// group. An optimizer that has made no step gets the state that its first step would begin with. Status::Unsupported of
   /// others.
-  static void add(libckpt::Model& model, ::torch::optim::Optimizer& optimizer) {
-    namespace optim = ::torch::optim;
-    if (dynamic_cast<optim::AdamW*>(&optimizer) != nullptr) {
-      libckpt::detail::add_adam<optim::AdamWOptions, optim::AdamWParamState>(model, optimizer);
-    } else if (dynamic_cast<optim::Adam*>(&optimizer) != nullptr) {
-      libckpt::detail::add_adam<optim::AdamOptions, optim::AdamParamState>(model, optimizer);
-    } else if (dynamic_cast<optim::RMSprop*>(&optimizer) != nullptr) {
-      libckpt::detail::add_rmsprop(model, optimizer);
-    } else if (dynamic_cast<optim::SGD*>(&optimizer) != nullptr) {
-      libckpt::detail::add_sgd(model, optimizer);
-    } else {
-      throw libckpt::Error(libckpt::Status::Unsupported,
-                           "of optimizers, Adam, AdamW, RMSprop and SGD can be added, not " +
-                               c10::demangle(typeid(optimizer).name()));
-    }
-  }
+  static void add(libckpt::Model& model, ::torch::optim::Optimizer& optimizer) { add(model, optimizer, false); }
 
   /// Fills a module from a file, in place: every parameter and buffer has to be in it, as it is here.
   static void load(const libckpt::Reader& reader, ::torch::nn::Module& module) {
@@ -180,7 +169,7 @@ struct ckpt::torch {
   static void load(const libckpt::Reader& reader, ::torch::optim::Optimizer& optimizer) {
     const at::NoGradGuard no_grad;
     libckpt::Model model;
-    add(model, optimizer);
+    add(model, optimizer, true);
     reader.load(model);
   }
 
@@ -204,6 +193,24 @@ struct ckpt::torch {
   /// Modules behind an LSTM or a GRU in a Sequential: the outputs of all its steps, or of the last one.
   using TakeOutput = libckpt::TakeOutput;
   using TakeLast = libckpt::TakeLast;
+
+ private:
+  static void add(libckpt::Model& model, ::torch::optim::Optimizer& optimizer, bool loads) {
+    namespace optim = ::torch::optim;
+    if (dynamic_cast<optim::AdamW*>(&optimizer) != nullptr) {
+      libckpt::detail::add_adam<optim::AdamWOptions, optim::AdamWParamState>(model, optimizer);
+    } else if (dynamic_cast<optim::Adam*>(&optimizer) != nullptr) {
+      libckpt::detail::add_adam<optim::AdamOptions, optim::AdamParamState>(model, optimizer);
+    } else if (dynamic_cast<optim::RMSprop*>(&optimizer) != nullptr) {
+      libckpt::detail::add_rmsprop(model, optimizer);
+    } else if (dynamic_cast<optim::SGD*>(&optimizer) != nullptr) {
+      libckpt::detail::add_sgd(model, optimizer, loads);
+    } else {
+      throw libckpt::Error(libckpt::Status::Unsupported,
+                           "of optimizers, Adam, AdamW, RMSprop and SGD can be added, not " +
+                               c10::demangle(typeid(optimizer).name()));
+    }
+  }
 };
 
 #endif  // CKPT_TORCH_HPP

@@ -169,6 +169,7 @@ class Translation {
     if (is_any<nn::ReLUImpl>(module)) return plain("ReLU", Arguments());
     if (is_any<nn::ReLU6Impl>(module)) return plain("ReLU", Arguments().set("max_value", 6.0));
     if (auto* m = module.as<nn::LeakyReLUImpl>()) {
+      refuse_if(m->options.negative_slope() < 0, "has a slope below 0");
       return plain("ReLU", Arguments().set("negative_slope", m->options.negative_slope()));
     }
     if (is_any<nn::SigmoidImpl>(module)) return activation("sigmoid");
@@ -189,7 +190,7 @@ class Translation {
     }
     if (is_any<nn::SELUImpl>(module)) return activation("selu");
     if (auto* m = module.as<nn::SoftplusImpl>()) {
-      refuse_if(m->options.beta() != 1.0, "has a beta that is not 1");
+      refuse_if(m->options.beta() != 1.0 || m->options.threshold() != 20.0, "has a beta that is not 1, or another threshold");
       return activation("softplus");
     }
     if (is_any<nn::SoftsignImpl>(module)) return activation("softsign");
@@ -246,6 +247,9 @@ class Translation {
     check_channels(N);
     refuse_if(options.padding_mode().index() != 0, "pads with something else than zeros");
     const std::array<std::int64_t, N> size = *options.kernel_size(), stride = *options.stride(), dilation = *options.dilation();
+    const auto is_more = [](std::int64_t n) { return n > 1; };
+    refuse_if(std::any_of(stride.begin(), stride.end(), is_more) && std::any_of(dilation.begin(), dilation.end(), is_more),
+              "has strides and is dilated");
     using std::get_if;  // or c10's, of libtorch 1
     const auto& given = options.padding();
     std::string padding = "valid";

@@ -25,7 +25,10 @@ use super::status::{ckpt_status, guard};
 /// their variables, as Keras 3.15. Strings are copied; the buffers are borrowed, as those of a ckpt_model are.
 pub struct ckpt_keras {
     builder: Builder,
+    /// The variables of layers, by their paths.
     bound: HashMap<String, Bound>,
+    /// What the optimizer knows, by its name and the path of what it is of: its own path changes with every layer.
+    bound_slots: HashMap<(&'static str, Option<String>), Bound>,
     /// What ckpt_keras_variable() has told of.
     told: Option<Told>,
 }
@@ -46,7 +49,12 @@ struct Told {
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_keras_new(out: Option<&mut MaybeUninit<*mut ckpt_keras>>) -> ckpt_status {
     guard("ckpt_keras_new", || {
-        let keras = ckpt_keras { builder: Builder::new(), bound: HashMap::new(), told: None };
+        let keras = ckpt_keras {
+            builder: Builder::new(),
+            bound: HashMap::new(),
+            bound_slots: HashMap::new(),
+            told: None,
+        };
         some(out, "out")?.write(into_handle(keras));
         Ok(())
     })
@@ -153,7 +161,9 @@ pub unsafe extern "C" fn ckpt_keras_bind(
         let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
         let variable = keras.builder.variable(layer, name)?.clone();
         // SAFETY: the header's contract.
-        unsafe { keras.bind(variable, dtype, strides_or_null, data) }
+        let bound = unsafe { bound(&variable, dtype, strides_or_null, data) }?;
+        keras.bound.insert(variable.spec.path, bound);
+        Ok(())
     })
 }
 
@@ -210,7 +220,7 @@ pub unsafe extern "C" fn ckpt_keras_compile(
         // SAFETY: as above.
         let config = unsafe { string(config_json, "config_json") }?;
         keras.builder.compile(class, config)?;
-        keras.bound.retain(|path, _| !path.starts_with("optimizer/"));
+        keras.bound_slots.clear();
         Ok(())
     })
 }
@@ -254,8 +264,12 @@ pub unsafe extern "C" fn ckpt_keras_bind_optimizer(
         if slot.name == "iteration" && dtype == Dtype::I64 {
             slot.spec.dtype = dtype;
         }
+        let path = |(layer, name)| keras.builder.variable(layer, name).map(|of| of.spec.path.clone());
+        let of = of.map(path).transpose()?;
         // SAFETY: the header's contract.
-        unsafe { keras.bind(slot, dtype, strides_or_null, data) }
+        let bound = unsafe { bound(&slot, dtype, strides_or_null, data) }?;
+        keras.bound_slots.insert((slot.name, of), bound);
+        Ok(())
     })
 }
 
@@ -306,31 +320,26 @@ fn check_dtype(variable: &Variable, dtype: Dtype) -> Result<()> {
     Err(Error::new(Status::Mismatch, message))
 }
 
-impl ckpt_keras {
-    /// # Safety
-    /// `strides` is NULL or has one for each axis; `data` is as the header says of it.
-    unsafe fn bind(
-        &mut self,
-        variable: Variable,
-        dtype: Dtype,
-        strides: *const i64,
-        data: *mut c_void,
-    ) -> Result<()> {
-        check_dtype(&variable, dtype)?;
-        let Variable { name, spec: TensorSpec { path, shape, .. } } = variable;
-        let strides = if strides.is_null() {
-            None
-        } else {
-            // SAFETY: not NULL, so one for each axis, by this function's contract.
-            Some(unsafe { args::slice(strides, shape.len(), "strides") }?)
-        };
-        // SAFETY: this function's contract.
-        let buffer = unsafe { Buffer::new(data.cast(), dtype.size(), &shape, strides) }
-            .map_err(|e| e.context(format_args!("'{path}', {name}")))?;
-        self.bound.insert(path, Bound { dtype, buffer });
-        Ok(())
-    }
+/// Where a variable is.
+///
+/// # Safety
+/// `strides` is NULL or has one for each axis; `data` is as the header says of it.
+unsafe fn bound(variable: &Variable, dtype: Dtype, strides: *const i64, data: *mut c_void) -> Result<Bound> {
+    check_dtype(variable, dtype)?;
+    let Variable { name, spec: TensorSpec { path, shape, .. } } = variable;
+    let strides = if strides.is_null() {
+        None
+    } else {
+        // SAFETY: not NULL, so one for each axis, by this function's contract.
+        Some(unsafe { args::slice(strides, shape.len(), "strides") }?)
+    };
+    // SAFETY: this function's contract.
+    let buffer = unsafe { Buffer::new(data.cast(), dtype.size(), shape, strides) }
+        .map_err(|e| e.context(format_args!("'{path}', {name}")))?;
+    Ok(Bound { dtype, buffer })
+}
 
+impl ckpt_keras {
     fn model(&self) -> Result<Model> {
         let mut model = Model::new();
         model.set_config(&self.builder.config()?)?;
@@ -345,14 +354,13 @@ impl ckpt_keras {
             })?;
             model.add(&variable.spec.path, *dtype, &variable.spec.shape, buffer.clone())?;
         }
-        let optimizer = self.builder.optimizer();
-        if !optimizer.iter().any(|(slot, _)| self.bound.contains_key(&slot.spec.path)) {
+        if self.bound_slots.is_empty() {
             return Ok(model);
         }
-        for (slot, of) in optimizer {
-            match self.bound.get(&slot.spec.path) {
+        for (slot, of) in self.builder.optimizer() {
+            match self.bound_slots.get(&(slot.name, of.clone())) {
                 Some(Bound { dtype, buffer }) => {
-                    model.add(&slot.spec.path, *dtype, &slot.spec.shape, buffer.clone())?
+                    model.add(&slot.spec.path, *dtype, &slot.spec.shape, buffer.clone())?;
                 }
                 None if slot.name == "learning_rate" => {
                     let rate = self.builder.learning_rate().unwrap_or(0.0) as f32;

@@ -104,7 +104,14 @@ fn checked(argument: &Argument, value: Value) -> Result<Value> {
         Kind::Axis => value.as_i64().is_some_and(|axis| axis != 0),
         Kind::Axes(as_list) => match axes(&value) {
             Some(axes) if axes.is_empty() || axes.contains(&0) => false,
-            Some(axes) if as_list => return Ok(json!(axes)),
+            Some(mut axes) if as_list => {
+                // As they stand, from the end or not.
+                axes.sort_unstable();
+                if axes.windows(2).any(|pair| pair[0] == pair[1]) {
+                    return Err(wrong());
+                }
+                return Ok(json!(axes));
+            }
             axes => axes.is_some(),
         },
         Kind::Shape => axes(&value).is_some_and(|axes| {

@@ -28,6 +28,9 @@ impl Built<'_> {
                 text(self.input)
             )));
         }
+        for axis in self.arguments.get("axis").and_then(axes).unwrap_or_default() {
+            self.axis(axis)?;
+        }
         let mut shape = self.input.clone();
         match self.row.output {
             Output::Same => {}

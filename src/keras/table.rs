@@ -160,13 +160,12 @@ pub(super) const INITIALIZERS: [(&str, &str); 5] = [
     ("Ones", "{}"),
 ];
 
-/// Keras' activations, by their names.
+/// Keras' activations, by their names, but for `glu`, which halves an axis, and `threshold`, which needs arguments.
 pub(super) const ACTIVATIONS: &[&str] = &[
     "celu",
     "elu",
     "exponential",
     "gelu",
-    "glu",
     "hard_shrink",
     "hard_sigmoid",
     "hard_silu",
@@ -193,5 +192,4 @@ pub(super) const ACTIVATIONS: &[&str] = &[
     "swish",
     "tanh",
     "tanh_shrink",
-    "threshold",
 ];

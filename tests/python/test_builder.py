@@ -61,6 +61,8 @@ LAYERS = [
     ((3, 4), "BatchNormalization", {"center": False, "renorm": True, "renorm_clipping": {"rmax": 3.0}}),
     ((4,), "LayerNormalization", {}),
     ((3, 4, 5), "LayerNormalization", {"axis": [1, 3], "epsilon": 1e-5, "center": False}),
+    ((3, 4, 5), "LayerNormalization", {"axis": [2, 1]}),
+    ((3, 4, 5), "LayerNormalization", {"axis": [1, -1], "scale": False}),
     ((4,), "Embedding", {"input_dim": 5, "output_dim": 3}),
     ((4, 2), "Embedding", {"input_dim": 5, "output_dim": 3, "embeddings_initializer": "zeros"}),
     ((4, 2), "LSTM", {"units": 3}),
@@ -318,6 +320,9 @@ WRONG = [
     ("Reshape", '{"target_shape": [-1, -1]}', "INVALID_ARGUMENT", "one may be -1"),
     ("Permute", '{"dims": [2, 1]}', "INVALID_ARGUMENT", "'dims' has 2 axes"),
     ("BatchNormalization", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
+    ("Softmax", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
+    ("LayerNormalization", '{"axis": [1, 1]}', "INVALID_ARGUMENT", "'axis' is [1,1]"),
+    ("Activation", '{"activation": "glu"}', "INVALID_ARGUMENT", "'activation' is"),
     ("Dense", '{"units": 9223372036854775807}', "INVALID_ARGUMENT", "more elements than can be counted"),
     ("LSTM", '{"units": 3, "return_state": true}', "UNSUPPORTED", "hands on one tensor"),
     ("Dropout", '{"rate": 1.5}', "INVALID_ARGUMENT", "from 0 to 1"),
@@ -332,6 +337,26 @@ def test_what_is_wrong_is_named(name, config, status, text):
         assert failed.value.status == f"CKPT_E_{status}" and text in str(failed.value)
         # Nothing has changed.
         assert builder.add("Dense", {"units": 3}) == 1
+
+
+def test_layers_may_come_after_what_was_bound(tmp_path):
+    """Each layer changes where the optimizer's variables are in the file, not what they are of."""
+    with Builder([4]) as builder:
+        builder.compile("RMSprop", momentum=0.9, loss="mse")
+        builder.bind_optimizer("iteration", np.array(7, "int64"))
+        layers = []
+        for units in (3, 3):
+            layer = builder.add("Dense", {"units": units, "use_bias": False})
+            kernel = np.asarray(rng.random(builder.variable(layer, "kernel")[1]), "float32")
+            builder.bind(layer, "kernel", kernel)
+            for slot in ("velocity", "momentum"):
+                builder.bind_optimizer(slot, kernel + {"velocity": 1, "momentum": 2}[slot], layer, "kernel")
+            layers.append(kernel)
+        builder.save(tmp_path / "m.weights.h5")
+    found = lib.read(tmp_path / "m.weights.h5")
+    for at, (kernel, more) in enumerate([(k, more) for more in (1, 2) for k in layers]):
+        assert np.array_equal(found[f"optimizer/vars/{at + 2}"], kernel + more)
+    assert np.float32(0.001) == found["optimizer/vars/1"]
 
 
 def test_what_is_bound_wrongly_is_named(tmp_path):

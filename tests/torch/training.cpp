@@ -106,6 +106,15 @@ int main() {
   refused(libckpt::Status::Unsupported, "Adagrad", [&] { ckpt::torch::add(model, adagrad); });
   optim::SGD dampened(net.parameters(), optim::SGDOptions(0.1).momentum(0.9).dampening(0.5));
   refused(libckpt::Status::State, "after its first step", [&] { ckpt::torch::add(model, dampened); });
+  net.zero_grad();
+  torch::mse_loss(net.forward(torch::randn({8, 1, 8, 8})), torch::zeros({8, 5})).backward();
+  dampened.step();
+  ckpt::Model stepped;
+  ckpt::torch::add(stepped, dampened);
+  stepped.save("dampened.weights.h5");
+  Net other;
+  optim::SGD fresh(other.parameters(), optim::SGDOptions(0.1).momentum(0.9).dampening(0.5));
+  ckpt::torch::load(ckpt::Reader("dampened.weights.h5"), fresh);  // what it begins with does not matter then
   nn::Linear complex(nn::LinearOptions(2, 2));
   complex->to(torch::kComplexFloat);
   refused(libckpt::Status::Unsupported, "'weight' is of a type", [&] { ckpt::torch::add(model, *complex); });
@@ -116,6 +125,9 @@ int main() {
   refuses("'1', torch::nn::AvgPool2dImpl, has ceil_mode",
           nn::Sequential(nn::ReLU(), nn::AvgPool2d(nn::AvgPool2dOptions(3).ceil_mode(true))), {2, 8, 8});
   refuses("'0', torch::nn::PReLUImpl, has no counterpart", nn::Sequential(nn::PReLU()), {2});
+  refuses("another threshold", nn::Sequential(nn::Softplus(nn::SoftplusOptions().threshold(1))), {2});
+  refuses("a slope below 0", nn::Sequential(nn::LeakyReLU(nn::LeakyReLUOptions().negative_slope(-0.1))), {2});
+  refuses("has strides and is dilated", nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).stride(2).dilation(2))), {2, 9, 9});
   refuses("ConvTranspose2d", nn::Sequential(nn::ConvTranspose2d(2, 2, 3)), {2, 8, 8});
   refuses("pads with something else", nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).padding(1).padding_mode(torch::kReflect))), {2, 8, 8});
   refuses("tracks no statistics", nn::Sequential(nn::BatchNorm2d(nn::BatchNorm2dOptions(2).track_running_stats(false))), {2, 8, 8});
