@@ -52,7 +52,6 @@ class Arguments {
     for (std::size_t i = 0; i < values.size(); ++i) text_ << (i > 0 ? ", " : "") << values[i];
     text_ << ']';
   }
-  void put(const std::vector<std::int64_t>& values) { put(c10::IntArrayRef(values)); }
 
   std::ostringstream text_;
   bool empty_ = true;
@@ -268,13 +267,10 @@ class Translation {
     } else if (get_if<torch::enumtype::kSame>(&given) != nullptr) {
       padding = "same";
     }
-    const auto list = [](const std::array<std::int64_t, N>& numbers) {
-      return std::vector<std::int64_t>(numbers.begin(), numbers.end());
-    };
     const auto layer = keras_.add(
         N == 1 ? "Conv1D" : "Conv2D",
-        Arguments().set("filters", options.out_channels()).set("kernel_size", list(size)).set("strides", list(stride))
-            .set("padding", padding).set("dilation_rate", list(dilation)).set("groups", options.groups())
+        Arguments().set("filters", options.out_channels()).set("kernel_size", size).set("strides", stride)
+            .set("padding", padding).set("dilation_rate", dilation).set("groups", options.groups())
             .set("use_bias", m.bias.defined()).set("dtype", policy(m.weight)).json());
     if constexpr (N == 1) {
       bind(layer, "kernel", m.weight.permute({2, 1, 0}));
@@ -290,7 +286,7 @@ class Translation {
     if constexpr (N == 1) {
       plain("ZeroPadding1D", Arguments().set("padding", pads[0]));
     } else {
-      plain("ZeroPadding2D", Arguments().set("padding", std::vector<std::int64_t>(pads.begin(), pads.end())));
+      plain("ZeroPadding2D", Arguments().set("padding", pads));
     }
   }
 
@@ -435,8 +431,7 @@ class Translation {
     for (const auto n : *options.padding()) refuse_if(n != 0, "is padded: Keras' pooling does not pad like that");
     refuse_if(options.ceil_mode(), "has ceil_mode: Keras leaves out what is no whole window");
     const std::array<std::int64_t, N> size = *options.kernel_size(), stride = *options.stride();
-    plain(name, Arguments().set("pool_size", std::vector<std::int64_t>(size.begin(), size.end()))
-                    .set("strides", std::vector<std::int64_t>(stride.begin(), stride.end())));
+    plain(name, Arguments().set("pool_size", size).set("strides", stride));
   }
 
   template <std::size_t N, typename Impl>

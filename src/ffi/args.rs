@@ -48,6 +48,19 @@ pub(super) unsafe fn slice<'a, T>(first: *const T, n: usize, argument: &str) -> 
     Ok(unsafe { std::slice::from_raw_parts(first, n) })
 }
 
+/// As [`slice`], of an argument that may be left out: NULL is `None`.
+///
+/// # Safety
+/// As of [`slice`].
+pub(super) unsafe fn slice_or_null<'a, T>(
+    first: *const T,
+    n: usize,
+    argument: &str,
+) -> Result<Option<&'a [T]>> {
+    // SAFETY: this function's contract.
+    (!first.is_null()).then(|| unsafe { slice(first, n, argument) }).transpose()
+}
+
 /// The value of an enum argument, by its number.
 pub(super) fn choice<T: Copy>(number: c_int, values: &[T], argument: &str) -> Result<T> {
     usize::try_from(number).ok().and_then(|i| values.get(i)).copied().ok_or_else(|| {

@@ -260,12 +260,10 @@ pub unsafe extern "C" fn ckpt_keras_bind_optimizer(
             false => Some((layer, unsafe { string(variable_or_null, "variable") }?)),
         };
         let dtype = args::choice(dtype, &Dtype::ALL, "dtype")?;
-        let mut slot = keras.builder.slot(slot, of)?;
+        let (mut slot, of) = keras.builder.slot(slot, of)?;
         if slot.name == "iteration" && dtype == Dtype::I64 {
             slot.spec.dtype = dtype;
         }
-        let path = |(layer, name)| keras.builder.variable(layer, name).map(|of| of.spec.path.clone());
-        let of = of.map(path).transpose()?;
         // SAFETY: the header's contract.
         let bound = unsafe { bound(&slot, dtype, strides_or_null, data) }?;
         keras.bound_slots.insert((slot.name, of), bound);
@@ -327,12 +325,8 @@ fn check_dtype(variable: &Variable, dtype: Dtype) -> Result<()> {
 unsafe fn bound(variable: &Variable, dtype: Dtype, strides: *const i64, data: *mut c_void) -> Result<Bound> {
     check_dtype(variable, dtype)?;
     let Variable { name, spec: TensorSpec { path, shape, .. } } = variable;
-    let strides = if strides.is_null() {
-        None
-    } else {
-        // SAFETY: not NULL, so one for each axis, by this function's contract.
-        Some(unsafe { args::slice(strides, shape.len(), "strides") }?)
-    };
+    // SAFETY: this function's contract.
+    let strides = unsafe { args::slice_or_null(strides, shape.len(), "strides") }?;
     // SAFETY: this function's contract.
     let buffer = unsafe { Buffer::new(data.cast(), dtype.size(), shape, strides) }
         .map_err(|e| e.context(format_args!("'{path}', {name}")))?;

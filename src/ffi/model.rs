@@ -123,12 +123,8 @@ pub unsafe extern "C" fn ckpt_model_add(
         let model = &mut some(model, "model")?.model;
         // SAFETY: NULL, or a string and `rank` elements, by the header's contract.
         let TensorSpec { path, dtype, shape } = unsafe { spec(path, dtype, rank, shape) }?;
-        let strides = if strides_or_null.is_null() {
-            None
-        } else {
-            // SAFETY: not NULL, so `rank` elements, by the header's contract.
-            Some(unsafe { args::slice(strides_or_null, rank, "strides") }?)
-        };
+        // SAFETY: NULL, or `rank` elements, by the header's contract.
+        let strides = unsafe { args::slice_or_null(strides_or_null, rank, "strides") }?;
         // SAFETY: the header's contract: the buffer holds every element that shape and strides reach, as long as the
         // model has it, and nobody changes it during a save or uses it during a load.
         let buffer = unsafe { Buffer::new(data.cast(), dtype.size(), &shape, strides) }

@@ -123,8 +123,7 @@ impl Builder {
         let built = Built { row, arguments: &arguments, input: &input };
         let output = built.output().map_err(|e| e.context(&who))?;
         let count = self.counts.get(class).copied().unwrap_or(0);
-        let path =
-            if count == 0 { format!("layers/{}", row.stem) } else { format!("layers/{}_{count}", row.stem) };
+        let path = format!("layers/{}", numbered(row.stem, count));
         let group = row.part.map_or(path.clone(), |part| format!("{path}/{part}"));
         let mut variables = Vec::new();
         for spec in row.variables.iter().filter(|spec| spec.when.is_none_or(|flag| built.flag(flag))) {
@@ -190,7 +189,7 @@ impl Builder {
     fn name(&self, stem: &str, mut config: Map<String, Value>) -> Result<(String, Map<String, Value>)> {
         let name = match config.remove("name") {
             None | Some(Value::Null) => {
-                let mut names = (0..).map(|n| if n == 0 { stem.to_owned() } else { format!("{stem}_{n}") });
+                let mut names = (0..).map(|n| numbered(stem, n));
                 names.find(|name| !self.names.contains(name)).unwrap_or_default()
             }
             Some(Value::String(name)) if !name.is_empty() && !name.contains('/') => name,
@@ -242,13 +241,13 @@ impl Builder {
         })
     }
 
-    /// What the optimizer knows of a variable, or without one: `iteration`, `learning_rate`.
-    pub fn slot(&self, slot: &str, of: Option<(usize, &str)>) -> Result<Variable> {
+    /// What the optimizer knows of a variable, or without one: `iteration`, `learning_rate`; and the path of what it is of.
+    pub fn slot(&self, slot: &str, of: Option<(usize, &str)>) -> Result<(Variable, Option<String>)> {
         let slots = self.slots()?;
         let wanted = of.map(|(layer, name)| self.variable(layer, name)).transpose()?;
         let is_it =
             |found: &Slot| found.variable.name == slot && found.of == wanted.map(|v| &v.spec.path[..]);
-        slots.iter().find(|found| is_it(found)).map(|found| found.variable.clone()).ok_or_else(|| {
+        slots.iter().find(|found| is_it(found)).map(Slot::to_owned).ok_or_else(|| {
             let mut names: Vec<&str> = slots.iter().map(|slot| slot.variable.name).collect();
             names.sort_unstable();
             names.dedup();
@@ -320,7 +319,7 @@ impl Builder {
     /// not compiled.
     pub fn optimizer(&self) -> Vec<(Variable, Option<String>)> {
         let slots = self.slots().unwrap_or_default();
-        slots.into_iter().map(|slot| (slot.variable, slot.of.map(str::to_owned))).collect()
+        slots.iter().map(Slot::to_owned).collect()
     }
 
     /// The learning rate that the model was compiled with.
@@ -367,10 +366,21 @@ struct Slot<'a> {
     of: Option<&'a str>,
 }
 
+impl Slot<'_> {
+    fn to_owned(&self) -> (Variable, Option<String>) {
+        (self.variable.clone(), self.of.map(str::to_owned))
+    }
+}
+
 impl Layer {
     fn name(&self) -> &str {
         self.config["name"].as_str().unwrap_or_default()
     }
+}
+
+/// The name of the n-th of its kind, from 0: the first has no number.
+fn numbered(stem: &str, n: usize) -> String {
+    if n == 0 { stem.to_owned() } else { format!("{stem}_{n}") }
 }
 
 fn object(class: &str, config: &str) -> Result<Map<String, Value>> {
