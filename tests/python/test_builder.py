@@ -3,7 +3,6 @@ its predictions, and the training that goes on from its optimizer's state."""
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import zipfile
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from capi import DTYPES, Failure, Lib, TensorInfo
+from in_jax import run
 
 lib = Lib()
 rng = np.random.default_rng(6)
@@ -218,10 +218,9 @@ print(json.dumps(losses))
 @pytest.mark.parametrize("name,arguments", OPTIMIZERS, ids=lambda v: v if isinstance(v, str) else None)
 def test_training_goes_on_in_keras(tmp_path, name, arguments):
     """Trained by Keras, handed to the builder variable by variable, and trained on by Keras from both files alike."""
-    run = run_in_jax
     theirs, ours, data = tmp_path / "theirs.keras", tmp_path / "ours.keras", tmp_path / "data.npz"
     np.savez(data, x=rng.random((16, 6, 6, 1), "float32"), y=rng.integers(0, 5, 16))
-    run(MAKES, name, json.dumps(arguments), theirs, data)
+    run(sys.executable, "-c", MAKES, name, json.dumps(arguments), theirs, data)
     zipfile.ZipFile(theirs).extract("model.weights.h5", tmp_path)
     with Builder([6, 6, 1]) as builder, h5py.File(tmp_path / "model.weights.h5") as f:
         layers = {}
@@ -245,7 +244,7 @@ def test_training_goes_on_in_keras(tmp_path, name, arguments):
                     at += 1
         assert at == len(state), "slots are left over"
         builder.save(ours)
-    mine, other = json.loads(run(TRAINS, ours, theirs, data).splitlines()[-1])
+    mine, other = json.loads(run(sys.executable, "-c", TRAINS, ours, theirs, data).splitlines()[-1])
     assert mine == other and mine[0] > 0
     for config in (mine := config_of(ours)["compile_config"], other := config_of(theirs)["compile_config"]):
         # Keras computes them: the rate in float32, whether to compile by the backend.
@@ -289,14 +288,6 @@ for _ in range(5):
     model.train_on_batch(x, y)
 model.save(theirs)
 """
-
-
-def run_in_jax(program, *arguments):
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 WRONG = [

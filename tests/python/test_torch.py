@@ -1,11 +1,10 @@
 """libtorch and Keras agree: Sequential models give the same outputs, and trainings go on in libtorch as they were."""
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from in_jax import run
 from test_examples import built, installed  # noqa: F401, a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,13 +36,6 @@ print(f"{{worst:.1e}} is the largest relative difference")
 @pytest.fixture(scope="module")
 def programs(installed, tmp_path_factory):
     return built("../tests/torch", installed, tmp_path_factory.mktemp("torch"))
-
-
-def run(program, *arguments, cwd):
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([program, *map(str, arguments)], cwd=cwd, env=environment, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_sequential_models_give_the_same_outputs(programs, tmp_path):
