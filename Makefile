@@ -12,6 +12,7 @@ PYTHON ?= python3
 root := $(CURDIR)
 target := $(or $(CARGO_TARGET_DIR),$(root)/target)
 python := $(root)/.venv/bin/python
+wheel_python := $(root)/build/wheel-tools/bin/python
 library := $(root)/build/lib/libckpt.so
 jobs := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
@@ -38,6 +39,15 @@ all: build
 .PHONY: install
 install: build  ## install into PREFIX (/usr/local), under DESTDIR if set
 	@DESTDIR="$(DESTDIR)" cmake --install build --prefix "$$(realpath -m "$(PREFIX)")"
+
+.PHONY: wheel
+wheel: build build/wheel-tools/.ready  ## make the Python package, with the library in it: build/wheel/*.whl
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@cd bindings/python && LIBCKPT_LIBRARY="$(library)" $(wheel_python) -m hatchling build --target wheel \
+		--directory "$(root)/build/wheel/raw" > /dev/null 2>&1
+	@cd build/wheel && PATH="$(root)/build/wheel-tools/bin:$$PATH" $(wheel_python) -m auditwheel repair --wheel-dir . raw/*.whl \
+		> log 2>&1 || { cat log >&2; exit 1; }
+	@rm -rf build/wheel/raw build/wheel/log && ls build/wheel/*.whl
 
 .PHONY: demo
 demo: build .venv/.ready  ## train on digits in C++, load the best checkpoint in Keras
@@ -133,6 +143,10 @@ root_tools := $(if $(filter 0,$(shell id -u)),mkfs.ext4:e2fsprogs mkfs.xfs:xfspr
 .PHONY: .torture-tools
 .torture-tools:
 	@cmake/setup.sh tools $(build_tools) $(root_tools)
+
+build/wheel-tools/.ready: bindings/python/build-requirements.txt
+	@cmake/setup.sh venv build/wheel-tools bindings/python/build-requirements.txt
+	@touch $@
 
 .venv/.ready: tests/python/requirements.txt
 	@cmake/setup.sh venv .venv tests/python/requirements.txt

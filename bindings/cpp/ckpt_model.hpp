@@ -45,7 +45,7 @@ struct Source {
 }  // namespace detail
 
 /// The tensors of a model by their paths in the checkpoint. The buffers are borrowed: they have to live until the model
-/// is destroyed or set_data() replaces them.
+/// is destroyed or set_data() replaces them. (See keep().)
 class Model {
  public:
   Model() {
@@ -90,8 +90,7 @@ class Model {
     return add(path, view.data(), shape);
   }
 
-  /// Adds a tensor that is not in host memory: functions move its bytes, and live as long as this object, which has to
-  /// outlive the saves that it is in. What they throw ends the save or the load with its text, and, unless it is an
+  /// Adds a tensor that is not in host memory: functions move its bytes, and live as keep() says. What they throw ends the save or the load with its text, and, unless it is an
   /// Error, Status::Io; of a save in the background the text is lost. Without `put` the tensor can be saved, not loaded
   /// into.
   Model& add_source(CString path, Dtype dtype, const Shape& shape, FetchFunction fetch, PutFunction put = nullptr) {
@@ -102,9 +101,12 @@ class Model {
     return *this;
   }
 
-  /// Has something live as long as this object: who owns the buffers, for example.
+  /// Has something live as long as this object, and the saves of it that are being made: who owns the buffers, for example.
+  /// Its end may come in a thread of the library's.
   Model& keep(std::shared_ptr<void> owner) {
-    kept_.push_back(std::move(owner));
+    auto kept = std::make_unique<std::shared_ptr<void>>(std::move(owner));
+    detail::check(ckpt_model_own(handle_.get(), &let_go, kept.get()));
+    kept.release();
     return *this;
   }
 
@@ -163,7 +165,8 @@ class Model {
     return *this;
   }
 
-  std::vector<std::shared_ptr<void>> kept_;  // outlives the handle
+  static void let_go(void* kept) noexcept { delete static_cast<std::shared_ptr<void>*>(kept); }
+
   detail::Handle<ckpt_model, ckpt_model_free> handle_;
 };
 

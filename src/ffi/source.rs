@@ -46,7 +46,7 @@ pub type ckpt_put_fn = Option<
 /// @param fetch        gives the bytes to a save; not NULL
 /// @param put_or_null  takes the bytes of a load; NULL: the tensor can be saved, not loaded into (CKPT_E_UNSUPPORTED)
 /// @param user         what both functions get. Like them it has to live until the model is freed and no save of it
-///                     is under way in the background any more.
+///                     is under way in the background any more: see ckpt_model_own().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_model_add_source(
     model: Option<&mut ckpt_model>,

@@ -17,6 +17,7 @@
 
 mod ahead;
 mod background;
+mod buffers;
 mod callbacks;
 mod convert;
 mod data;
@@ -40,7 +41,8 @@ mod surroundings;
 mod work;
 
 pub use crate::policy::Level;
-pub use callbacks::Progress;
+pub use buffers::Owner;
+pub use callbacks::{Progress, may_call};
 pub use convert::convert;
 pub use load::{Loaded, Loading, Skipped};
 pub use log::Log;

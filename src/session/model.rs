@@ -10,6 +10,7 @@ use crate::layout::{self, Assets, Format, Layout, Schema};
 use crate::memory;
 use crate::tensor::Dtype;
 
+use super::buffers::{Buffers, Owner};
 use super::data::{Data, Sizes};
 use super::state::TrainingState;
 use super::work::{Layouts, Work};
@@ -41,7 +42,7 @@ impl Kind {
 pub struct Model {
     pub(super) schema: Schema,
     /// Shared with the saves in the background.
-    pub(super) buffers: Arc<Vec<Buffer>>,
+    pub(super) buffers: Arc<Buffers>,
     config: Option<String>,
     assets: Assets,
     metadata: BTreeMap<String, String>,
@@ -57,8 +58,8 @@ impl Model {
 
     /// Adds a tensor whose bytes are in `buffer`; nothing has changed after an error.
     pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64], buffer: Buffer) -> Result<()> {
-        let buffers = memory::make_mut(&mut self.buffers)?;
-        memory::reserve(buffers, 1)?;
+        let buffers = Buffers::make_mut(&mut self.buffers)?;
+        buffers.reserve()?;
         self.schema.add(path, dtype, shape)?;
         buffers.push(buffer);
         self.forget_layouts();
@@ -68,10 +69,15 @@ impl Model {
     /// The buffer of a tensor.
     pub fn buffer_mut(&mut self, path: &str) -> Result<&mut Buffer> {
         let index = self.schema.find(path);
-        let buffers = memory::make_mut(&mut self.buffers)?;
+        let buffers = Buffers::make_mut(&mut self.buffers)?;
         index.and_then(|i| buffers.get_mut(i)).ok_or_else(|| {
             Error::new(Status::NotFound, format!("the model has no tensor '{path}': add it first"))
         })
+    }
+
+    /// Keeps something until the model is dropped and no save needs its buffers any more.
+    pub fn own(&mut self, owner: impl FnOnce() -> Owner) -> Result<()> {
+        Buffers::make_mut(&mut self.buffers)?.own(owner)
     }
 
     /// Gives `group`/vars Keras' attribute `name`.

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::{
-    self, Arena, Buffer, Feed, Filler, Save, Spares, Storage, Tensors, Watch, WriteOptions, WriteStats,
+    self, Arena, Feed, Filler, Save, Spares, Storage, Tensors, Watch, WriteOptions, WriteStats,
 };
 use crate::error::Result;
 use crate::layout::{Layout, Stamp};
 use crate::sync::parking_lot::Mutex;
 
+use super::buffers::Buffers;
 use super::model::Kind;
 
 /// The most layouts of a model that are kept: for a save that is being made, for one that waits, and one to copy from.
@@ -46,7 +47,7 @@ impl Layouts {
 /// Where the tensors of a save are.
 enum Held {
     /// In the caller's memory.
-    Buffers(Arc<Vec<Buffer>>),
+    Buffers(Arc<Buffers>),
     /// In staging memory, or on their way there.
     Staged(Feed),
 }
@@ -62,12 +63,12 @@ pub(super) struct Work {
 
 impl Work {
     /// The tensors of `buffers`, to be written from where they are.
-    pub fn new(kind: Kind, layout: Layout, home: Arc<Layouts>, buffers: Arc<Vec<Buffer>>) -> Work {
+    pub fn new(kind: Kind, layout: Layout, home: Arc<Layouts>, buffers: Arc<Buffers>) -> Work {
         Work { kind, layout, home, tensors: Held::Buffers(buffers) }
     }
 
     /// Has the tensors written from staging memory instead; `None` where they are to be already.
-    pub fn stage(&mut self, arena: &Arc<Arena>) -> Result<Option<(Filler, Arc<Vec<Buffer>>)>> {
+    pub fn stage(&mut self, arena: &Arc<Arena>) -> Result<Option<(Filler, Arc<Buffers>)>> {
         let Held::Buffers(buffers) = &self.tensors else { return Ok(None) };
         let buffers = buffers.clone();
         let (filler, feed) = engine::stage(arena, &self.layout, buffers.len())?;

@@ -455,6 +455,12 @@ typedef struct ckpt_stats {
 } ckpt_stats;
 
 /**
+ * Hears that something is needed no more: in the thread that frees the model, or in one that makes its saves in the
+ * background, without a lock of the library's held. It must not throw or longjmp, nor wait for a save.
+ */
+typedef void (*ckpt_release_fn)(void *user);
+
+/**
  * Fills dst with nbytes of a tensor, row-major, from byte `offset` of it on: whole elements, 2 MiB at most, never 0.
  *
  * A save calls the fetch functions of its model in the order of the bytes in the file, which is not that of
@@ -1108,6 +1114,20 @@ enum ckpt_status ckpt_model_new(struct ckpt_model **out);
 void ckpt_model_free(struct ckpt_model *model);
 
 /**
+ * Has release(user) called when nothing of the library needs the model's memory any more: the model is freed, and no save
+ * of it is being made or waits in the background. So what the buffers are in, and what the functions of
+ * ckpt_model_add_source() get as `user`, can be given up. Once for each call of this, in any order.
+ *
+ * Not called where the process ends (exit()) before a save in the background has.
+ *
+ * @param release  not NULL
+ * @param user     what it gets; may be NULL
+ */
+enum ckpt_status ckpt_model_own(struct ckpt_model *model,
+                                ckpt_release_fn release,
+                                void *user);
+
+/**
  * Adds a tensor. Nothing has changed after a failure.
  *
  * @param path     components joined by '/', as in "layers/dense/vars/0": none empty, ".", or "..", the first not
@@ -1224,7 +1244,7 @@ enum ckpt_status ckpt_model_skipped(const struct ckpt_model *model,
  * @param fetch        gives the bytes to a save; not NULL
  * @param put_or_null  takes the bytes of a load; NULL: the tensor can be saved, not loaded into (CKPT_E_UNSUPPORTED)
  * @param user         what both functions get. Like them it has to live until the model is freed and no save of it
- *                     is under way in the background any more.
+ *                     is under way in the background any more: see ckpt_model_own().
  */
 enum ckpt_status ckpt_model_add_source(struct ckpt_model *model,
                                        const char *path,

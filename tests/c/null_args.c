@@ -298,6 +298,8 @@ static void model_add(ckpt_model *m) {
   OK(ckpt_model_add(m, "empty", CKPT_DTYPE_F32, 2, (const int64_t[]){0, INT64_MAX}, NULL, NULL));
 }
 
+static void release_nothing(void *user) { (void)user; }
+
 static ckpt_status fetch_nothing(void *dst, uint64_t offset, uint64_t nbytes, void *user) {
   (void)dst, (void)offset, (void)nbytes, (void)user;
   return CKPT_OK;
@@ -310,6 +312,8 @@ static void model_add_source(void) {
   ckpt_model *m = NULL;
   float data[6];
   OK(ckpt_model_new(&m));
+  FAILS(ckpt_model_own(NULL, release_nothing, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_model_own(m, NULL, NULL), INVALID, "release is NULL");
   FAILS(ckpt_model_add_source(NULL, "s", f32, 2, shape, fetch, NULL, NULL), INVALID, "model is NULL");
   FAILS(ckpt_model_add_source(m, NULL, f32, 2, shape, fetch, NULL, NULL), INVALID, "path is NULL");
   FAILS(ckpt_model_add_source(m, not_utf8, f32, 2, shape, fetch, NULL, NULL), INVALID, "path is not UTF-8");
