@@ -114,7 +114,7 @@ header: .tools  ## write include/ckpt.h and tests/abi/symbols.txt anew, after a 
 .PHONY: bench
 bench: build .venv/.ready  ## measure against the machine and its peers (10 minutes; BENCH=--quick: 3), draw docs/bench
 	@PYTHON="$(python)" CC="$(CC)" CXX="$(CXX)" benches/setup.sh build/bench "$(library)"
-	@$(python) benches/bench.py $(BENCH) --docs docs/bench build/bench
+	@LIBCKPT_LIBRARY="$(library)" $(python) benches/bench.py $(BENCH) --docs docs/bench build/bench
 
 .PHONY: clean
 clean:  ## remove what was built; not the Python environment in .venv

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+import callbacks
 import costs
 import loads
 import plot
@@ -34,7 +35,8 @@ PARTS = {
     "machine": saves.against_the_machine, "peers": saves.against_the_peers, "sizes": saves.other_sizes,
     "large": saves.large, "stall": costs.stall, "training": costs.training, "memory": costs.memory,
     "many": costs.many_tensors, "tensor": costs.per_tensor, "curve": costs.curve, "warm": loads.warm,
-    "cold": loads.cold, "loads": loads.beside_the_peers, "decision": decision,
+    "cold": loads.cold, "loads": loads.beside_the_peers, "callback": callbacks.part,
+    "decision": decision,
 }
 
 

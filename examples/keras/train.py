@@ -1,8 +1,8 @@
 """The same training three times: with Keras' ModelCheckpoint, with libckpt's in its place, and with the saves beside it.
 
-    python train.py [DIRECTORY]
+    python train.py [DIRECTORY [UNITS]]
 
-A wide network learns handwritten digits; each epoch's end saves the model, 100 MB with the optimizer. Printed is how long each
+A wide network learns handwritten digits; each epoch's end saves the model, with 2,800 units 100 MB with the optimizer. Printed is how long each
 end of an epoch kept the training (what the callback took), and what the best model of the last run is worth when Keras loads it.
 """
 import gzip
@@ -29,10 +29,10 @@ def digits():
     return (x[:1437], y[:1437]), (x[1437:], y[1437:])
 
 
-def network():
+def network(units):
     keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.layers.Input((64,)), keras.layers.Dense(2800, "relu"), keras.layers.Dropout(0.5),
-                              keras.layers.Dense(2800, "relu"), keras.layers.Dense(10, "softmax")])
+    model = keras.Sequential([keras.layers.Input((64,)), keras.layers.Dense(units, "relu"), keras.layers.Dropout(0.5),
+                              keras.layers.Dense(units, "relu"), keras.layers.Dense(10, "softmax")])
     model.compile(keras.optimizers.Adam(3e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -66,7 +66,8 @@ class Stopwatch(keras.callbacks.Callback):
         self.callback.on_train_end(logs)
 
 
-def main(directory):
+def main(directory="checkpoints", units=2800):
+    directory = Path(directory)
     (x, y), judges = digits()
     path = str(directory / "{name}" / "{{epoch:02d}}-{{val_loss:.4f}}.keras")
     # Before:
@@ -79,7 +80,7 @@ def main(directory):
     of_keras = None
     for name, callback in (("Keras' callback", before), ("libckpt's, durable", after), ("libckpt's, beside", beside)):
         watch = Stopwatch(callback)
-        network().fit(x, y, batch_size=64, epochs=EPOCHS, validation_data=judges, verbose=0, callbacks=[watch])
+        network(int(units)).fit(x, y, batch_size=64, epochs=EPOCHS, validation_data=judges, verbose=0, callbacks=[watch])
         stall = statistics.median(watch.seconds)
         of_keras = of_keras or stall
         print(f"{name:20} {1e3 * stall:8.1f} ms an epoch, 1/{of_keras / stall:.1f} of Keras'")
@@ -90,4 +91,4 @@ def main(directory):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "checkpoints"))
+    main(*sys.argv[1:])

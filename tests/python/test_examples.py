@@ -117,3 +117,11 @@ def test_libtorch(installed, trains, tmp_path):
     trains(train, "cut")
     assert names(tmp_path / "cut") == names(tmp_path / "checkpoints")
     assert (tmp_path / "cut/predictions.csv").read_text() == (tmp_path / "checkpoints/predictions.csv").read_text()
+
+
+def test_keras(tmp_path):
+    """The same training with Keras' callback, with ours, and beside: the same files, and the best is good."""
+    told = run(sys.executable, ROOT / "examples/keras/train.py", tmp_path, 100)
+    assert names(tmp_path / "keras") == names(tmp_path / "libckpt") and len(names(tmp_path / "keras")) == 8
+    assert set(names(tmp_path / "beside")) < set(names(tmp_path / "keras"))
+    assert float(told.splitlines()[-1].split()[1]) > 0.85
