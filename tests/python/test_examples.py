@@ -121,7 +121,7 @@ def test_libtorch(installed, trains, tmp_path):
 
 def test_keras(tmp_path):
     """The same training with Keras' callback, with ours, and beside: the same files, and the best is good."""
-    told = run(sys.executable, ROOT / "examples/keras/train.py", tmp_path, 100)
+    told = run(sys.executable, ROOT / "examples/keras/train.py", tmp_path, 400)
     assert names(tmp_path / "keras") == names(tmp_path / "libckpt") and len(names(tmp_path / "keras")) == 8
     assert set(names(tmp_path / "beside")) < set(names(tmp_path / "keras"))
     assert float(told.splitlines()[-1].split()[1]) > 0.85
