@@ -107,6 +107,9 @@ class ModelCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        if self.resumed:
+            # fit() has taken it; the next one is to begin where it is told to.
+            self._model._initial_epoch = None
         if self._session is not None:
             self._session.on_epoch_begin(epoch)
 
@@ -118,8 +121,6 @@ class ModelCheckpoint(keras.callbacks.Callback):
         self._event("on_epoch_end", epoch, logs)
 
     def on_train_end(self, logs=None):
-        if self.resumed:
-            self.model._initial_epoch = None
         if self._session is None:
             return
         if self._options.get("restore_best"):
