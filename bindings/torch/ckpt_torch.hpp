@@ -54,23 +54,30 @@ template <typename Options, typename State, typename HasState, typename Make, ty
 void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, HasState&& has_state, Make&& make, Add&& add) {
   const at::NoGradGuard no_grad;
   using Key = typename std::decay_t<decltype(optimizer.state())>::key_type;
-  std::size_t number = 0, group_number = 0;
-  for (auto& group : optimizer.param_groups()) {
-    auto& options = static_cast<Options&>(group.options());
-    const auto of_group = "optimizer/param_groups/" + std::to_string(group_number++);
-    model.add(of_group + "/lr", &options.lr(), {});
-    for (auto& parameter : group.params()) {
-      const auto path = "optimizer/state/" + std::to_string(number++);
-      if (!has_state(options)) continue;
-      const auto key = state_key<Key>(parameter);
-      if (optimizer.state().find(key) == optimizer.state().end()) {
-        auto fresh = std::make_unique<State>();
-        make(path, options, *fresh, parameter);
-        optimizer.state()[key] = std::move(fresh);
+  const auto each = [&](auto&& visit) {
+    std::size_t number = 0;
+    for (auto& group : optimizer.param_groups()) {
+      auto& options = static_cast<Options&>(group.options());
+      for (auto& parameter : group.params()) {
+        const auto path = "optimizer/state/" + std::to_string(number++);
+        if (has_state(options)) visit(path, options, parameter, state_key<Key>(parameter));
       }
-      add(path, options, static_cast<State&>(*optimizer.state()[key]));
     }
+  };
+  // First all of them, so that nothing is added where one cannot be made.
+  each([&](const std::string& path, const Options& options, const at::Tensor& parameter, const Key& key) {
+    if (optimizer.state().find(key) != optimizer.state().end()) return;
+    auto fresh = std::make_unique<State>();
+    make(path, options, *fresh, parameter);
+    optimizer.state()[key] = std::move(fresh);
+  });
+  std::size_t number = 0;
+  for (auto& group : optimizer.param_groups()) {
+    model.add("optimizer/param_groups/" + std::to_string(number++) + "/lr", &static_cast<Options&>(group.options()).lr(), {});
   }
+  each([&](const std::string& path, const Options& options, const at::Tensor&, const Key& key) {
+    add(path, options, static_cast<State&>(*optimizer.state()[key]));
+  });
 }
 
 constexpr auto always = [](const auto&) { return true; };

@@ -351,10 +351,10 @@ class Translation {
       const auto layer = layers_.add(name, Arguments().set("units", options.hidden_size()).set("use_bias", options.bias())
                                                .set("return_sequences", !last || !takes_last));
       const auto of = [&](const char* what, c10::IntArrayRef shape) {
-        const at::Tensor tensor = parameters[what + ("_l" + std::to_string(number))];
+        const at::Tensor& tensor = parameters[what + ("_l" + std::to_string(number))];
         check_is_dense(tensor, what);
         require(tensor.sizes() == shape, std::string("has ") + what + " of the shape " + c10::str(tensor.sizes()) + ", not " + c10::str(shape));
-        return tensor;
+        return tensor.detach();
       };
       const auto rows = gates * options.hidden_size();
       const at::Tensor w_ih = of("weight_ih", {rows, shape_.back()}), w_hh = of("weight_hh", {rows, options.hidden_size()});

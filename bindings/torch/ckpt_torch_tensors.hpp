@@ -47,7 +47,10 @@ inline void check_is_dense(const at::Tensor& tensor, const std::string& path) {
   if (what != nullptr) throw Error(Status::Unsupported, "tensor '" + path + "' has no elements side by side: it is " + what);
 }
 
-/// Has the memory of a tensor stay as long as a model: Module::to() and set_data() give the tensor another one.
+// Module::to() and set_data() give a tensor other memory. What a model has is what was there before, so that it stays: the
+// storage, or, in functions, the tensor detached.
+
+/// Has the memory of a tensor stay as long as a model.
 template <typename Keeper>
 void keep_memory(Keeper& keeper, const at::Tensor& tensor) {
   keeper.keep(std::make_shared<c10::Storage>(tensor.storage()));
@@ -66,7 +69,7 @@ void in_torch(Call&& call) {
 
 /// The bytes of a tensor, one after the other in a tensor of bytes where it is.
 inline at::Tensor bytes_of(const at::Tensor& tensor) {
-  return tensor.detach().resolve_neg().contiguous().view({-1}).view(at::kByte);
+  return tensor.resolve_neg().contiguous().view({-1}).view(at::kByte);
 }
 
 /// A function that gives the bytes of what `make` makes: a tensor that is not in host memory, or not side by side.
@@ -85,12 +88,12 @@ FetchFunction fetch_made(Make make) {
   };
 }
 inline FetchFunction fetch_of(const at::Tensor& tensor) {
-  return fetch_made([tensor] { return tensor; });
+  return fetch_made([tensor = tensor.detach()] { return tensor; });
 }
 
 /// A function that takes the bytes of a tensor.
-inline PutFunction put_of(at::Tensor tensor) {
-  return [tensor = std::move(tensor)](const void* src, std::uint64_t offset, std::uint64_t nbytes) {
+inline PutFunction put_of(const at::Tensor& parameter) {
+  return [tensor = parameter.detach()](const void* src, std::uint64_t offset, std::uint64_t nbytes) {
     in_torch([&] {
       const auto size = static_cast<std::int64_t>(tensor.element_size());
       const auto n = static_cast<std::int64_t>(nbytes) / size, from = static_cast<std::int64_t>(offset) / size;
@@ -98,10 +101,10 @@ inline PutFunction put_of(at::Tensor tensor) {
       at::Tensor part = at::empty({n}, tensor.options().device(at::kCPU));
       std::memcpy(part.data_ptr(), src, nbytes);
       if (tensor.is_contiguous()) {
-        tensor.detach().view({-1}).narrow(0, from, n).copy_(part);
+        tensor.view({-1}).narrow(0, from, n).copy_(part);
       } else {
         const at::Tensor index = at::arange(from, from + n, at::TensorOptions(at::kLong).device(tensor.device()));
-        tensor.detach().put_(index, part.to(tensor.device()));
+        tensor.put_(index, part.to(tensor.device()));
       }
     });
   };
