@@ -12,10 +12,10 @@ from test_examples import built, installed, names, trains  # noqa: F401, fixture
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = 50
 
-# In float64 where the model is.
+# Models of one type; where jax is to know float64, Keras' GRU is none of float32.
 BEGIN = f"""
 import os, sys
-os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_ENABLE_X64"] = str(int(sys.argv[1] == "float64"))
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import keras, numpy as np
 from capi import Lib
@@ -27,17 +27,20 @@ def same(path, channels, text):
         last = (0, *range(2, x.ndim), 1)
         x, y = x.transpose(last), y.transpose(last) if y.ndim == x.ndim else y
     found = np.asarray(model(x))
-    assert found.shape == y.shape and found.dtype == y.dtype, (found.shape, found.dtype, text)
+    assert found.shape == y.shape and found.dtype == y.dtype == sys.argv[1], (found.shape, found.dtype, text)
     error = np.abs(found - y).max() / np.abs(y).max()
-    assert error <= (1e-10 if y.dtype == np.float64 else 1e-4), (error, text)
+    # Keras itself takes averages in float32.
+    averages = any("Norm" in name or "Average" in name for name in (type(layer).__name__ for layer in model.layers))
+    assert error <= (1e-4 if averages or y.dtype != np.float64 else 1e-10), (error, text)
     return model, error
 """
 
 # Each model in Keras, against what libtorch gave.
 COMPARES = f"""{BEGIN}
 texts = open("models.txt").read().split("\\n)\\n")
-worst = max(same(number, number % 5 in (0, 1), texts[number])[1] for number in range({MODELS}))
-print(f"{{worst:.1e}} is the largest relative difference")
+numbers = [number for number in range({MODELS}) if (number % 6 == 5) == (sys.argv[1] == "float64")]
+worst = max(same(number, number % 5 in (0, 1), texts[number])[1] for number in numbers)
+print(f"{{worst:.1e}} is the largest relative difference of {{len(numbers)}} models of {{sys.argv[1]}}")
 """
 
 FROZEN = f"""{BEGIN}
@@ -63,7 +66,8 @@ def table():
 
 def test_sequential_models_give_the_same_outputs(programs, tmp_path):
     print(run(programs / "sequential", 1, MODELS, tmp_path, cwd=tmp_path))
-    print(run(sys.executable, "-c", COMPARES, cwd=tmp_path))
+    for dtype in ("float32", "float64"):
+        print(run(sys.executable, "-c", COMPARES, dtype, cwd=tmp_path))
     classes = (tmp_path / "modules.txt").read_text().split()
     assert {re.sub(r"^.*::|Impl$", "", name) for name in classes} == table()
 
@@ -75,7 +79,7 @@ def test_modules_come_back_or_are_refused(programs, tmp_path):
         assert (odd.get_tensor("tied") == odd.get_tensor("same")).all()
     assert shapes["transposed"] == (3, 4) and shapes["scalar"] == () and shapes["empty"] == (0, 3)
     assert shapes["deep." * 20 + "linear.weight"] == (2, 2) and "none" not in shapes
-    run(sys.executable, "-c", FROZEN, cwd=tmp_path)
+    run(sys.executable, "-c", FROZEN, "float32", cwd=tmp_path)
 
 
 def test_training_goes_on(programs, tmp_path):
