@@ -10,11 +10,11 @@
 ///     ckpt::torch::load(ckpt::Reader("best.safetensors"), *net);
 ///     ckpt::torch::to_keras(sequential, {1, 8, 8}).save("model.keras");
 ///
-/// What is in host memory is not copied: a save writes what is there then. A model is of the tensors that there are when it is
-/// made, and keeps their memory. Where they get another one (Module::to(), Tensor::set_data()), or parameters or states are
-/// added or replaced (torch::load() of an optimizer), it goes on to save, and to fill, the old ones: make it anew. The
-/// optimizer has to outlive it, and no tensor be resized. Tensors elsewhere are copied piece by piece while they are saved, on
-/// the current stream. By one thread at a time, as models are.
+/// What is in host memory is not copied: a save writes what is there then. A model is of the tensors that there are
+/// when it is made, and keeps their memory. Where they get another one (Module::to(), Tensor::set_data()), or
+/// parameters or states are added or replaced (torch::load() of an optimizer), it goes on to save, and to fill, the old
+/// ones: make it anew. The optimizer has to outlive it, and no tensor be resized. Tensors elsewhere are copied piece by
+/// piece while they are saved, on the current stream. By one thread at a time, as models are.
 
 #ifndef CKPT_TORCH_HPP
 #define CKPT_TORCH_HPP
@@ -48,8 +48,8 @@ Key state_key(const at::Tensor& parameter) {
   }
 }
 
-/// Adds the state of an optimizer whose options and state are of these types; `make` makes the state of a parameter as the
-/// first step would, `add` adds it; there is none in a group whose options have none.
+/// Adds the state of an optimizer whose options and state are of these types; `make` makes the state of a parameter as
+/// the first step would, `add` adds it; there is none in a group whose options have none.
 template <typename Options, typename State, typename HasState, typename Make, typename Add>
 void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, HasState&& has_state, Make&& make, Add&& add) {
   const at::NoGradGuard no_grad;
@@ -73,7 +73,8 @@ void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, HasState&
   });
   std::size_t number = 0;
   for (auto& group : optimizer.param_groups()) {
-    model.add("optimizer/param_groups/" + std::to_string(number++) + "/lr", &static_cast<Options&>(group.options()).lr(), {});
+    model.add("optimizer/param_groups/" + std::to_string(number++) + "/lr",
+              &static_cast<Options&>(group.options()).lr(), {});
   }
   each([&](const std::string& path, const Options& options, const at::Tensor&, const Key& key) {
     add(path, options, static_cast<State&>(*optimizer.state()[key]));
@@ -122,8 +123,8 @@ inline void add_rmsprop(Model& model, ::torch::optim::Optimizer& optimizer) {
       });
 }
 
-/// SGD. Only the first step dampens nothing, so a buffer of zeros is not as none: where one is missing, there is no state yet,
-/// unless it is about to be loaded.
+/// SGD. Only the first step dampens nothing, so a buffer of zeros is not as none: where one is missing, there is no
+/// state yet, unless it is about to be loaded.
 inline void add_sgd(Model& model, ::torch::optim::Optimizer& optimizer, bool loads) {
   using Options = ::torch::optim::SGDOptions;
   using State = ::torch::optim::SGDParamState;
@@ -131,12 +132,16 @@ inline void add_sgd(Model& model, ::torch::optim::Optimizer& optimizer, bool loa
       model, optimizer, [](const Options& options) { return options.momentum() != 0; },
       [loads](const std::string& path, const Options& options, State& state, const at::Tensor& parameter) {
         if (options.dampening() != 0 && !loads) {
-          throw Error(Status::State, "'" + path + "': SGD with dampening has a state of a parameter only after its first step with a "
-                                     "gradient: add it then, and give it no parameters that are frozen");
+          throw Error(Status::State,
+                      "'" + path +
+                          "': SGD with dampening has a state of a parameter only after its first step with a "
+                          "gradient: add it then, and give it no parameters that are frozen");
         }
         state.momentum_buffer(zeros_of(parameter));
       },
-      [&](const std::string& path, const Options&, State& state) { add_tensor(model, path + "/momentum_buffer", state.momentum_buffer()); });
+      [&](const std::string& path, const Options&, State& state) {
+        add_tensor(model, path + "/momentum_buffer", state.momentum_buffer());
+      });
 }
 
 /// A tensor has been written to: a graph that was recorded before does not go back through what is new.
@@ -158,8 +163,8 @@ struct ckpt::torch {
   }
 
   /// Adds the state of Adam, AdamW, RMSprop or SGD, as "optimizer/state/<parameter>/...", and the learning rate of each
-  /// group. An optimizer that has made no step gets the state that its first step would begin with. Status::Unsupported of
-  /// others, and of classes derived from these, which may have another state.
+  /// group. An optimizer that has made no step gets the state that its first step would begin with. Status::Unsupported
+  /// of others, and of classes derived from these, which may have another state.
   static void add(libckpt::Model& model, ::torch::optim::Optimizer& optimizer) { add(model, optimizer, false); }
 
   /// Fills a module from a file, in place: every parameter and buffer has to be in it, as it is here.
@@ -180,24 +185,29 @@ struct ckpt::torch {
     reader.load(model);
   }
 
-  /// A Sequential as the Keras model that gives the same outputs: Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, LayerNorm,
-  /// Embedding, LSTM, GRU (batch_first; last, or followed by TakeOutput or TakeLast), Dropout, pooling without padding, Flatten,
-  /// activations, and Stacks of these. Channels go last, by strides alone: nothing is copied but the gates of a GRU and
-  /// the biases of an LSTM, which Keras has in another form, at each save. The model borrows the module's memory and keeps
-  /// the module alive; loaded into, it fills the module. Training or not makes no difference; a module whose parameters all
-  /// have requires_grad unset is a layer that Keras does not train.
+  /// A Sequential as the Keras model that gives the same outputs: Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d,
+  /// LayerNorm, Embedding, LSTM, GRU (batch_first; last, or followed by TakeOutput or TakeLast), Dropout, pooling
+  /// without padding, Flatten, activations, and Stacks of these. Channels go last, by strides alone: nothing is copied
+  /// but the gates of a GRU and the biases of an LSTM, which Keras has in another form, at each save. The model borrows
+  /// the module's memory and keeps the module alive; loaded into, it fills the module. Training or not makes no
+  /// difference; a module whose parameters all have requires_grad unset is a layer that Keras does not train.
   ///
-  /// @param input_shape  of one sample, as libtorch has it: (C, H, W), (C, L) where the first layer that tells has channels,
-  ///                     else (steps, features), or (features); -1 where any size will do. Keras' model takes (H, W, C), (L, C).
+  /// @param input_shape  of one sample, as libtorch has it: (C, H, W), (C, L) where the first layer that tells has
+  ///                     channels, else (steps, features), or (features); -1 where any size will do. Keras' model
+  ///                     takes (H, W, C), (L, C).
   ///
-  /// Throws Error, with the name of the module: Status::Unsupported where Keras has no counterpart, as of any class that is
-  /// derived from these modules; Status::InvalidArgument where libtorch would not compute either, as where modules do not fit
-  /// each other.
+  /// Throws Error, with the name of the module: Status::Unsupported where Keras has no counterpart, as of any class
+  /// that is derived from these modules; Status::InvalidArgument where libtorch would not compute either, as where
+  /// modules do not fit each other.
   static libckpt::Model to_keras(::torch::nn::Sequential sequential, std::vector<std::int64_t> input_shape) {
-    if (sequential.is_empty()) throw libckpt::Error(libckpt::Status::InvalidArgument, "to_keras: the Sequential is null");
-    if (typeid(*sequential) != typeid(::torch::nn::SequentialImpl) && typeid(*sequential) != typeid(libckpt::StackImpl)) {
-      throw libckpt::Error(libckpt::Status::Unsupported, "to_keras: " + c10::demangle(typeid(*sequential).name()) +
-                                                             " is derived from Sequential, and may compute something else");
+    if (sequential.is_empty()) {
+      throw libckpt::Error(libckpt::Status::InvalidArgument, "to_keras: the Sequential is null");
+    }
+    if (typeid(*sequential) != typeid(::torch::nn::SequentialImpl) &&
+        typeid(*sequential) != typeid(libckpt::StackImpl)) {
+      throw libckpt::Error(libckpt::Status::Unsupported,
+                           "to_keras: " + c10::demangle(typeid(*sequential).name()) +
+                               " is derived from Sequential, and may compute something else");
     }
     libckpt::Model model = libckpt::detail::Translation(*sequential, input_shape).model();
     model.keep(sequential.ptr());
@@ -224,9 +234,9 @@ struct ckpt::torch {
     } else if (type == typeid(optim::SGD)) {
       libckpt::detail::add_sgd(model, optimizer, loads);
     } else {
-      throw libckpt::Error(libckpt::Status::Unsupported,
-                           "of optimizers, Adam, AdamW, RMSprop and SGD can be added, not " +
-                               c10::demangle(type.name()));
+      throw libckpt::Error(
+          libckpt::Status::Unsupported,
+          "of optimizers, Adam, AdamW, RMSprop and SGD can be added, not " + c10::demangle(type.name()));
     }
   }
 };

@@ -60,7 +60,8 @@ class Translation {
     const torch::nn::SequentialImpl* in;
 
     std::string text() const {
-      return "module '" + name + "' (number " + std::to_string(number) + ", " + c10::demangle(typeid(*module).name()) + ")";
+      return "module '" + name + "' (number " + std::to_string(number) + ", " + c10::demangle(typeid(*module).name()) +
+             ")";
     }
   };
 
@@ -110,7 +111,10 @@ class Translation {
   }
   /// Where libtorch would not compute anything either.
   void require(bool is_so, const std::string& why) const {
-    if (!is_so) throw Error(Status::InvalidArgument, why + ": what comes before it is of the shape " + c10::str(c10::IntArrayRef(shape_)));
+    if (!is_so) {
+      throw Error(Status::InvalidArgument,
+                  why + ": what comes before it is of the shape " + c10::str(c10::IntArrayRef(shape_)));
+    }
   }
 
   /// The input, with the channels where Keras has them. Of two axes the first module that tells says which they are.
@@ -124,7 +128,8 @@ class Translation {
     }
     channels_first_ = rank() == 3;
     for (const auto& step : steps_) {
-      if (is_any<nn::Conv1dImpl, nn::BatchNorm1dImpl, nn::MaxPool1dImpl, nn::AvgPool1dImpl, nn::AdaptiveAvgPool1dImpl>(*step.module)) {
+      if (is_any<nn::Conv1dImpl, nn::BatchNorm1dImpl, nn::MaxPool1dImpl, nn::AvgPool1dImpl, nn::AdaptiveAvgPool1dImpl>(
+              *step.module)) {
         channels_first_ = channels_first_ || rank() == 2;
         break;
       }
@@ -147,7 +152,9 @@ class Translation {
     if (auto* m = as<nn::LinearImpl>(module)) return add_linear(*m);
     if (auto* m = as<nn::Conv1dImpl>(module)) return add_convolution<1>(*m);
     if (auto* m = as<nn::Conv2dImpl>(module)) return add_convolution<2>(*m);
-    if (auto* m = as<nn::BatchNorm1dImpl>(module)) return add_batch_norm(*m, rank() == 1 || rank() == 2, "takes (features) or (C, L)");
+    if (auto* m = as<nn::BatchNorm1dImpl>(module)) {
+      return add_batch_norm(*m, rank() == 1 || rank() == 2, "takes (features) or (C, L)");
+    }
     if (auto* m = as<nn::BatchNorm2dImpl>(module)) return add_batch_norm(*m, rank() == 3, "takes (C, H, W)");
     if (auto* m = as<nn::LayerNormImpl>(module)) return add_layer_norm(*m);
     if (auto* m = as<nn::EmbeddingImpl>(module)) return add_embedding(*m);
@@ -168,19 +175,26 @@ class Translation {
       const bool stands = at_ > 0 && is_any<nn::LSTMImpl, nn::GRUImpl>(*steps_[at_ - 1].module);
       return require(stands, "stands behind no LSTM or GRU");
     }
-    refuse_if(dynamic_cast<nn::SequentialImpl*>(&module) != nullptr, "is derived from Sequential: of those in another, ckpt::torch::Stack is known");
+    refuse_if(dynamic_cast<nn::SequentialImpl*>(&module) != nullptr,
+              "is derived from Sequential: of those in another, ckpt::torch::Stack is known");
     add_elementwise(module);
   }
 
   std::size_t add_elementwise(Module& module) {
     namespace nn = torch::nn;
     static const std::pair<std::type_index, const char*> activations[] = {
-        {typeid(nn::SigmoidImpl), "sigmoid"},   {typeid(nn::TanhImpl), "tanh"},
-        {typeid(nn::GELUImpl), "gelu"},         {typeid(nn::SiLUImpl), "silu"},
-        {typeid(nn::MishImpl), "mish"},         {typeid(nn::ELUImpl), "elu"},
-        {typeid(nn::CELUImpl), "celu"},         {typeid(nn::SELUImpl), "selu"},
-        {typeid(nn::SoftplusImpl), "softplus"}, {typeid(nn::SoftsignImpl), "softsign"},
-        {typeid(nn::LogSigmoidImpl), "log_sigmoid"}, {typeid(nn::TanhshrinkImpl), "tanh_shrink"},
+        {typeid(nn::SigmoidImpl), "sigmoid"},
+        {typeid(nn::TanhImpl), "tanh"},
+        {typeid(nn::GELUImpl), "gelu"},
+        {typeid(nn::SiLUImpl), "silu"},
+        {typeid(nn::MishImpl), "mish"},
+        {typeid(nn::ELUImpl), "elu"},
+        {typeid(nn::CELUImpl), "celu"},
+        {typeid(nn::SELUImpl), "selu"},
+        {typeid(nn::SoftplusImpl), "softplus"},
+        {typeid(nn::SoftsignImpl), "softsign"},
+        {typeid(nn::LogSigmoidImpl), "log_sigmoid"},
+        {typeid(nn::TanhshrinkImpl), "tanh_shrink"},
         {typeid(nn::LogSoftmaxImpl), "log_softmax"},
     };
     if (auto* m = as<nn::DropoutImpl>(module)) return layers_.add("Dropout", Arguments().set("rate", m->options.p()));
@@ -190,15 +204,21 @@ class Translation {
       refuse_if(m->options.negative_slope() < 0, "has a slope below 0");
       return layers_.add("ReLU", Arguments().set("negative_slope", m->options.negative_slope()));
     }
-    if (auto* m = as<nn::SoftmaxImpl>(module)) return layers_.add("Softmax", Arguments().set("axis", keras_axis(m->options.dim())));
-    if (auto* m = as<nn::GELUImpl>(module)) refuse_if(m->options.approximate() != "none", "approximates: Keras' is exact");
+    if (auto* m = as<nn::SoftmaxImpl>(module)) {
+      return layers_.add("Softmax", Arguments().set("axis", keras_axis(m->options.dim())));
+    }
+    if (auto* m = as<nn::GELUImpl>(module)) {
+      refuse_if(m->options.approximate() != "none", "approximates: Keras' is exact");
+    }
     if (auto* m = as<nn::ELUImpl>(module)) refuse_if(m->options.alpha() != 1.0, "has an alpha that is not 1");
     if (auto* m = as<nn::CELUImpl>(module)) refuse_if(m->options.alpha() != 1.0, "has an alpha that is not 1");
     if (auto* m = as<nn::SoftplusImpl>(module)) {
-      refuse_if(m->options.beta() != 1.0 || m->options.threshold() != 20.0, "has a beta that is not 1, or another threshold");
+      refuse_if(m->options.beta() != 1.0 || m->options.threshold() != 20.0,
+                "has a beta that is not 1, or another threshold");
     }
     if (auto* m = as<nn::LogSoftmaxImpl>(module)) {
-      refuse_if(keras_axis(m->options.dim()) != static_cast<std::int64_t>(rank()), "is along an axis that is not Keras' last");
+      refuse_if(keras_axis(m->options.dim()) != static_cast<std::int64_t>(rank()),
+                "is along an axis that is not Keras' last");
     }
     for (const auto& [type, name] : activations) {
       if (type == typeid(module)) return layers_.add("Activation", Arguments().set("activation", name));
@@ -217,7 +237,9 @@ class Translation {
     if (!channels_first_) return axis;
     return axis == 1 ? last : axis - 1;
   }
-  std::int64_t from_front(std::int64_t axis) const { return axis < 0 ? axis + static_cast<std::int64_t>(rank()) + 1 : axis; }
+  std::int64_t from_front(std::int64_t axis) const {
+    return axis < 0 ? axis + static_cast<std::int64_t>(rank()) + 1 : axis;
+  }
 
   void add_linear(torch::nn::LinearImpl& m) {
     refuse_if(channels_first_, "works on the last axis, which is none of Keras' channels: flatten before it");
@@ -234,10 +256,12 @@ class Translation {
     const auto& options = m.options;
     require_channels(N);
     refuse_if(options.padding_mode().index() != 0, "pads with something else than zeros");
-    const std::array<std::int64_t, N> size = *options.kernel_size(), stride = *options.stride(), dilation = *options.dilation();
+    const std::array<std::int64_t, N> size = *options.kernel_size(), stride = *options.stride(),
+                                      dilation = *options.dilation();
     const auto is_more = [](std::int64_t n) { return n > 1; };
-    refuse_if(std::any_of(stride.begin(), stride.end(), is_more) && std::any_of(dilation.begin(), dilation.end(), is_more),
-              "has strides and is dilated");
+    refuse_if(
+        std::any_of(stride.begin(), stride.end(), is_more) && std::any_of(dilation.begin(), dilation.end(), is_more),
+        "has strides and is dilated");
     using std::get_if;  // or c10's, of libtorch 1
     const auto& given = options.padding();
     bool same = get_if<torch::enumtype::kSame>(&given) != nullptr;
@@ -250,11 +274,14 @@ class Translation {
       if (!same && pads != std::array<std::int64_t, N>{}) pad<N>(pads);
     }
     const bool has_bias = m.bias.defined();
-    const auto layer = layers_.add(
-        N == 1 ? "Conv1D" : "Conv2D",
-        Arguments().set("filters", options.out_channels()).set("kernel_size", size).set("strides", stride)
-            .set("padding", same ? "same" : "valid").set("dilation_rate", dilation).set("groups", options.groups())
-            .set("use_bias", has_bias));
+    const auto layer = layers_.add(N == 1 ? "Conv1D" : "Conv2D", Arguments()
+                                                                     .set("filters", options.out_channels())
+                                                                     .set("kernel_size", size)
+                                                                     .set("strides", stride)
+                                                                     .set("padding", same ? "same" : "valid")
+                                                                     .set("dilation_rate", dilation)
+                                                                     .set("groups", options.groups())
+                                                                     .set("use_bias", has_bias));
     if constexpr (N == 1) {
       layers_.bind(layer, "kernel", m.weight.permute({2, 1, 0}));
     } else {
@@ -262,7 +289,9 @@ class Translation {
     }
     if (has_bias) layers_.bind(layer, "bias", m.bias);
     shape_[0] = options.out_channels();
-    for (std::size_t i = 0; i < N && !same; ++i) slide(shape_[i + 1], pads[i], dilation[i] * (size[i] - 1) + 1, stride[i]);
+    for (std::size_t i = 0; i < N && !same; ++i) {
+      slide(shape_[i + 1], pads[i], dilation[i] * (size[i] - 1) + 1, stride[i]);
+    }
   }
 
   /// Zeros on both sides of each axis, which Keras' layers have only where the output stays as large.
@@ -292,8 +321,11 @@ class Translation {
     refuse_if(!options.track_running_stats() || !m.running_mean.defined(), "tracks no statistics");
     refuse_if(!options.momentum().has_value(), "averages over all batches");
     const bool affine = m.weight.defined();
-    const auto layer = layers_.add("BatchNormalization", Arguments().set("epsilon", options.eps()).set("momentum", 1.0 - *options.momentum())
-                                                             .set("center", affine).set("scale", affine));
+    const auto layer = layers_.add("BatchNormalization", Arguments()
+                                                             .set("epsilon", options.eps())
+                                                             .set("momentum", 1.0 - *options.momentum())
+                                                             .set("center", affine)
+                                                             .set("scale", affine));
     if (affine) {
       layers_.bind(layer, "gamma", m.weight);
       layers_.bind(layer, "beta", m.bias);
@@ -306,7 +338,8 @@ class Translation {
     const auto& normalized = m.options.normalized_shape();
     const auto n = normalized.size();
     const auto is_axis = [](std::int64_t axis, std::int64_t size) { return axis == -1 || axis == size; };
-    require(n >= 1 && n <= rank() && std::equal(shape_.end() - static_cast<std::ptrdiff_t>(n), shape_.end(), normalized.begin(), is_axis),
+    require(n >= 1 && n <= rank() &&
+                std::equal(shape_.end() - static_cast<std::ptrdiff_t>(n), shape_.end(), normalized.begin(), is_axis),
             "is for " + c10::str(c10::IntArrayRef(normalized)));
     const bool affine = m.weight.defined();
     // The last axes of libtorch's; where these have the channels among them, Keras has them last.
@@ -317,8 +350,9 @@ class Translation {
       axes.push_back(channels_first_ && !all ? axis - 1 : axis);
       order.push_back(static_cast<std::int64_t>(all ? (i + 1) % n : i));
     }
-    const auto layer = layers_.add("LayerNormalization", Arguments().set("axis", axes).set("epsilon", m.options.eps())
-                                                             .set("center", affine).set("scale", affine));
+    const auto layer = layers_.add(
+        "LayerNormalization",
+        Arguments().set("axis", axes).set("epsilon", m.options.eps()).set("center", affine).set("scale", affine));
     if (!affine) return;
     layers_.bind(layer, "gamma", m.weight.permute(order));
     layers_.bind(layer, "beta", m.bias.permute(order));
@@ -328,7 +362,9 @@ class Translation {
     require(integers_, "takes integers, as they come in, or behind Identity and Flatten");
     refuse_if(channels_first_, "does not come where there are channels");
     refuse_if(m.options.max_norm().has_value(), "renormalizes");
-    const auto layer = layers_.add("Embedding", Arguments().set("input_dim", m.options.num_embeddings()).set("output_dim", m.options.embedding_dim()));
+    const auto layer = layers_.add(
+        "Embedding",
+        Arguments().set("input_dim", m.options.num_embeddings()).set("output_dim", m.options.embedding_dim()));
     layers_.bind(layer, "embeddings", m.weight);
     shape_.push_back(m.options.embedding_dim());
     integers_ = false;
@@ -348,17 +384,22 @@ class Translation {
     const auto parameters = m.named_parameters();
     for (std::int64_t number = 0; number < options.num_layers(); ++number) {
       const bool last = number + 1 == options.num_layers();
-      const auto layer = layers_.add(name, Arguments().set("units", options.hidden_size()).set("use_bias", options.bias())
+      const auto layer = layers_.add(name, Arguments()
+                                               .set("units", options.hidden_size())
+                                               .set("use_bias", options.bias())
                                                .set("return_sequences", !last || !takes_last));
       const auto of = [&](const char* what, c10::IntArrayRef shape) {
         const at::Tensor& tensor = parameters[what + ("_l" + std::to_string(number))];
         check_is_dense(tensor, what);
-        require(tensor.sizes() == shape, std::string("has ") + what + " of the shape " + c10::str(tensor.sizes()) + ", not " + c10::str(shape));
+        require(tensor.sizes() == shape,
+                std::string("has ") + what + " of the shape " + c10::str(tensor.sizes()) + ", not " + c10::str(shape));
         return tensor.detach();
       };
       const auto rows = gates * options.hidden_size();
-      const at::Tensor w_ih = of("weight_ih", {rows, shape_.back()}), w_hh = of("weight_hh", {rows, options.hidden_size()});
-      const at::Tensor b_ih = options.bias() ? of("bias_ih", {rows}) : at::Tensor(), b_hh = options.bias() ? of("bias_hh", {rows}) : at::Tensor();
+      const at::Tensor w_ih = of("weight_ih", {rows, shape_.back()}),
+                       w_hh = of("weight_hh", {rows, options.hidden_size()});
+      const at::Tensor b_ih = options.bias() ? of("bias_ih", {rows}) : at::Tensor(),
+                       b_hh = options.bias() ? of("bias_hh", {rows}) : at::Tensor();
       if constexpr (std::is_same_v<Impl, torch::nn::LSTMImpl>) {
         bind_lstm(layers_, layer, w_ih, w_hh, b_ih, b_hh);
       } else {
@@ -373,7 +414,8 @@ class Translation {
   void add_flatten(torch::nn::FlattenImpl& m) {
     const auto last = static_cast<std::int64_t>(rank());
     require(last > 0, "has nothing to flatten");
-    refuse_if(from_front(m.options.start_dim()) != 1 || from_front(m.options.end_dim()) != last, "leaves axes as they are, or takes the batch");
+    refuse_if(from_front(m.options.start_dim()) != 1 || from_front(m.options.end_dim()) != last,
+              "leaves axes as they are, or takes the batch");
     // In the order in which libtorch has them.
     if (channels_first_ && last > 1) {
       std::vector<std::int64_t> order{last};

@@ -76,8 +76,9 @@ class Layers {
     check_is_dense(view, name);
     const auto shape = keras_.variable(layer, name).shape;
     if (view.sizes() != c10::IntArrayRef(shape)) {
-      throw Error(Status::InvalidArgument, "does not fit what comes before it: its " + std::string(name) + " is " + c10::str(view.sizes()) +
-                                               " in Keras' order, not " + c10::str(c10::IntArrayRef(shape)));
+      throw Error(Status::InvalidArgument, "does not fit what comes before it: its " + std::string(name) + " is " +
+                                               c10::str(view.sizes()) + " in Keras' order, not " +
+                                               c10::str(c10::IntArrayRef(shape)));
     }
     if (is_in_host_memory(view)) {
       keras_.bind(layer, name, dtype_of(view, name), view.data_ptr(), shape_of(view.strides()));
@@ -107,10 +108,14 @@ class Layers {
  private:
   static const char* name_of(at::ScalarType type) {
     switch (type) {
-      case at::kDouble: return "float64";
-      case at::kHalf: return "float16";
-      case at::kBFloat16: return "bfloat16";
-      default: return "float32";
+      case at::kDouble:
+        return "float64";
+      case at::kHalf:
+        return "float16";
+      case at::kBFloat16:
+        return "bfloat16";
+      default:
+        return "float32";
     }
   }
 

@@ -87,11 +87,13 @@ struct RecurrentHolder : torch::nn::AnyModulePlaceholder {
 
 /// A Sequential hands these what an LSTM or a GRU gave.
 template <typename... Arguments>
-struct torch::nn::AnyModuleHolder<libckpt::TakeOutputImpl, Arguments...> : libckpt::detail::RecurrentHolder<libckpt::TakeOutputImpl> {
+struct torch::nn::AnyModuleHolder<libckpt::TakeOutputImpl, Arguments...>
+    : libckpt::detail::RecurrentHolder<libckpt::TakeOutputImpl> {
   using libckpt::detail::RecurrentHolder<libckpt::TakeOutputImpl>::RecurrentHolder;
 };
 template <typename... Arguments>
-struct torch::nn::AnyModuleHolder<libckpt::TakeLastImpl, Arguments...> : libckpt::detail::RecurrentHolder<libckpt::TakeLastImpl> {
+struct torch::nn::AnyModuleHolder<libckpt::TakeLastImpl, Arguments...>
+    : libckpt::detail::RecurrentHolder<libckpt::TakeLastImpl> {
   using libckpt::detail::RecurrentHolder<libckpt::TakeLastImpl>::RecurrentHolder;
 };
 

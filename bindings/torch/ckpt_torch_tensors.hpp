@@ -20,16 +20,26 @@ namespace libckpt::detail {
 /// The dtype of a tensor.
 inline Dtype dtype_of(const at::Tensor& tensor, const std::string& path) {
   switch (tensor.scalar_type()) {
-    case at::kFloat: return Dtype::F32;
-    case at::kDouble: return Dtype::F64;
-    case at::kHalf: return Dtype::F16;
-    case at::kBFloat16: return Dtype::BF16;
-    case at::kChar: return Dtype::I8;
-    case at::kByte: return Dtype::U8;
-    case at::kShort: return Dtype::I16;
-    case at::kInt: return Dtype::I32;
-    case at::kLong: return Dtype::I64;
-    case at::kBool: return Dtype::Bool;
+    case at::kFloat:
+      return Dtype::F32;
+    case at::kDouble:
+      return Dtype::F64;
+    case at::kHalf:
+      return Dtype::F16;
+    case at::kBFloat16:
+      return Dtype::BF16;
+    case at::kChar:
+      return Dtype::I8;
+    case at::kByte:
+      return Dtype::U8;
+    case at::kShort:
+      return Dtype::I16;
+    case at::kInt:
+      return Dtype::I32;
+    case at::kLong:
+      return Dtype::I64;
+    case at::kBool:
+      return Dtype::Bool;
     default:
       throw Error(Status::Unsupported,
                   "tensor '" + path + "' is of a type that no checkpoint has: " + c10::toString(tensor.scalar_type()));
@@ -39,16 +49,22 @@ inline Dtype dtype_of(const at::Tensor& tensor, const std::string& path) {
 inline Shape shape_of(c10::IntArrayRef axes) { return Shape(std::vector<std::int64_t>(axes.begin(), axes.end())); }
 
 /// Whether the bytes of a tensor are where a pointer leads.
-inline bool is_in_host_memory(const at::Tensor& tensor) { return tensor.device().is_cpu() && !tensor.is_conj() && !tensor.is_neg(); }
-
-inline void check_is_dense(const at::Tensor& tensor, const std::string& path) {
-  const char* what = !tensor.defined() ? "undefined" : tensor.is_meta() ? "a shape alone, on the device meta"
-                     : tensor.layout() != at::kStrided ? "sparse" : nullptr;
-  if (what != nullptr) throw Error(Status::Unsupported, "tensor '" + path + "' has no elements side by side: it is " + what);
+inline bool is_in_host_memory(const at::Tensor& tensor) {
+  return tensor.device().is_cpu() && !tensor.is_conj() && !tensor.is_neg();
 }
 
-// Module::to() and set_data() give a tensor other memory. What a model has is what was there before, so that it stays: the
-// storage, or, in functions, the tensor detached.
+inline void check_is_dense(const at::Tensor& tensor, const std::string& path) {
+  const char* what = !tensor.defined()                 ? "undefined"
+                     : tensor.is_meta()                ? "a shape alone, on the device meta"
+                     : tensor.layout() != at::kStrided ? "sparse"
+                                                       : nullptr;
+  if (what != nullptr) {
+    throw Error(Status::Unsupported, "tensor '" + path + "' has no elements side by side: it is " + what);
+  }
+}
+
+// Module::to() and set_data() give a tensor other memory. What a model has is what was there before, so that it stays:
+// the storage, or, in functions, the tensor detached.
 
 /// Has the memory of a tensor stay as long as a model.
 template <typename Keeper>

@@ -45,7 +45,9 @@ void refused(libckpt::Status status, const std::vector<std::string>& texts, Call
     check(false, "not refused: " + texts[0]);
   } catch (const ckpt::Error& error) {
     const std::string message = error.what();
-    for (const auto& text : texts) check(error.status() == status && message.find(text) != std::string::npos, text + ": " + message);
+    for (const auto& text : texts) {
+      check(error.status() == status && message.find(text) != std::string::npos, text + ": " + message);
+    }
   }
 }
 

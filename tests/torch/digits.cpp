@@ -10,9 +10,9 @@ namespace {
 
 // As examples/libtorch has it.
 nn::Sequential network() {
-  return nn::Sequential(nn::Conv2d(nn::Conv2dOptions(1, 16, 3).padding(1)), nn::BatchNorm2d(16), nn::ReLU(), nn::MaxPool2d(2),
-                        nn::Conv2d(nn::Conv2dOptions(16, 32, 3).padding(1)), nn::ReLU(), nn::Flatten(), nn::Dropout(0.3),
-                        nn::Linear(32 * 4 * 4, 10), nn::Softmax(-1));
+  return nn::Sequential(nn::Conv2d(nn::Conv2dOptions(1, 16, 3).padding(1)), nn::BatchNorm2d(16), nn::ReLU(),
+                        nn::MaxPool2d(2), nn::Conv2d(nn::Conv2dOptions(16, 32, 3).padding(1)), nn::ReLU(),
+                        nn::Flatten(), nn::Dropout(0.3), nn::Linear(32 * 4 * 4, 10), nn::Softmax(-1));
 }
 
 torch::optim::Adam optimizer_of(nn::Sequential& net) {

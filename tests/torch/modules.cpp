@@ -1,5 +1,5 @@
-// Modules in checkpoints and on their way to Keras, as somebody who wants to break it would have them: odd tensors, memory that
-// is replaced, classes of one's own, and what does not fit.
+// Modules in checkpoints and on their way to Keras, as somebody who wants to break it would have them: odd tensors,
+// memory that is replaced, classes of one's own, and what does not fit.
 
 #include "check.hpp"
 
@@ -27,7 +27,8 @@ struct Odd : nn::Module {
     parameter("a/b", torch::randn({2}));
     register_parameter("none", at::Tensor(), false);
     register_buffer("nothing", at::Tensor());
-    for (const auto type : {at::kHalf, at::kBFloat16, at::kDouble, at::kChar, at::kByte, at::kShort, at::kInt, at::kLong, at::kBool}) {
+    for (const auto type :
+         {at::kHalf, at::kBFloat16, at::kDouble, at::kChar, at::kByte, at::kShort, at::kInt, at::kLong, at::kBool}) {
       register_buffer(std::string("of_") + c10::toString(type), torch::randint(0, 2, {3, 5}).to(type));
     }
     nn::Sequential at = register_module("deep", nn::Sequential());
@@ -64,8 +65,10 @@ void refuses_tensors() {
     module->register_buffer(name, tensor);
     return module;
   };
-  add_refused(*with_buffer("c", torch::zeros({2}, at::kComplexFloat)), Status::Unsupported, "'c' is of a type", "ComplexFloat");
-  add_refused(*with_buffer("q", torch::quantize_per_tensor(torch::zeros({2}), 0.1, 0, at::kQInt8)), Status::Unsupported, "'q'", "QInt8");
+  add_refused(*with_buffer("c", torch::zeros({2}, at::kComplexFloat)), Status::Unsupported, "'c' is of a type",
+              "ComplexFloat");
+  add_refused(*with_buffer("q", torch::quantize_per_tensor(torch::zeros({2}), 0.1, 0, at::kQInt8)), Status::Unsupported,
+              "'q'", "QInt8");
   add_refused(*with_buffer("s", torch::zeros({2}).to_sparse()), Status::Unsupported, "'s'", "sparse");
   add_refused(*with_buffer("m", torch::zeros({2}, at::kMeta)), Status::Unsupported, "'m'", "meta");
   nn::Identity both;
@@ -78,7 +81,8 @@ void refuses_tensors() {
   ckpt::Model model;
   ckpt::torch::add(model, *expanded);
   model.save("expanded.safetensors");
-  refused(Status::Unsupported, {"'e'", "share memory"}, [&] { ckpt::torch::load(ckpt::Reader("expanded.safetensors"), *expanded); });
+  refused(Status::Unsupported, {"'e'", "share memory"},
+          [&] { ckpt::torch::load(ckpt::Reader("expanded.safetensors"), *expanded); });
 }
 
 void refuses_files() {
@@ -103,8 +107,9 @@ void keeps_memory() {
   constexpr std::int64_t n = 1000;
   const at::NoGradGuard no_grad;
   nn::Sequential net(nn::Linear(n, 4), nn::LSTM(nn::LSTMOptions(4, 4).batch_first(true)));
-  const at::Tensor before = net[0]->as<nn::Linear>()->weight.clone(), biases = net[1]->as<nn::LSTM>()->named_parameters()["bias_ih_l0"] +
-                                                                                net[1]->as<nn::LSTM>()->named_parameters()["bias_hh_l0"];
+  const at::Tensor before = net[0]->as<nn::Linear>()->weight.clone(),
+                   biases = net[1]->as<nn::LSTM>()->named_parameters()["bias_ih_l0"] +
+                            net[1]->as<nn::LSTM>()->named_parameters()["bias_hh_l0"];
   ckpt::Model model, keras = ckpt::torch::to_keras(net, {3, n});
   ckpt::torch::add(model, *net);
   net->to(at::kDouble);
@@ -113,7 +118,9 @@ void keeps_memory() {
   for (int i = 0; i < 100; ++i) others.push_back(torch::full({4, n}, 7.0));
   model.save("kept.safetensors");
   keras.save("kept.keras");
-  const auto in_file = [](const char* path, const char* name) { return torch::tensor(ckpt::Reader(path).read<float>(name)); };
+  const auto in_file = [](const char* path, const char* name) {
+    return torch::tensor(ckpt::Reader(path).read<float>(name));
+  };
   check(same_bits(in_file("kept.safetensors", "0.weight").view({4, n}), before), "memory is kept for a module");
   check(same_bits(in_file("kept.keras", "layers/dense/vars/0").view({n, 4}).t(), before), "memory is kept for Keras");
   check(same_bits(in_file("kept.keras", "layers/lstm/cell/vars/2"), biases), "memory is kept for what is made");
@@ -127,7 +134,9 @@ void speaks_json_everywhere() {
     std::string do_grouping() const override { return "\3"; }
   };
   const auto was = std::locale::global(std::locale(std::locale::classic(), new Comma));
-  ckpt::torch::to_keras(nn::Sequential(nn::Linear(2000, 1000), nn::LeakyReLU(nn::LeakyReLUOptions().negative_slope(0.25))), {2000}).save("comma.keras");
+  ckpt::torch::to_keras(
+      nn::Sequential(nn::Linear(2000, 1000), nn::LeakyReLU(nn::LeakyReLUOptions().negative_slope(0.25))), {2000})
+      .save("comma.keras");
   std::locale::global(was);
 }
 
@@ -166,10 +175,13 @@ void misfits(nn::Sequential model, Shape shape, Texts... texts) {
 }
 
 void refuses_modules() {
-  refuses(nn::Sequential(nn::MaxPool2d(nn::MaxPool2dOptions(2).padding(1))), {2, 8, 8}, "module '0' (number 0, torch::nn::MaxPool2dImpl): is padded");
+  refuses(nn::Sequential(nn::MaxPool2d(nn::MaxPool2dOptions(2).padding(1))), {2, 8, 8},
+          "module '0' (number 0, torch::nn::MaxPool2dImpl): is padded");
   refuses(nn::Sequential(nn::AvgPool1d(nn::AvgPool1dOptions(2).padding(1))), {2, 8}, "AvgPool1dImpl", "is padded");
-  refuses(nn::Sequential(nn::ReLU(), nn::AvgPool2d(nn::AvgPool2dOptions(3).ceil_mode(true))), {2, 8, 8}, "module '1' (number 1, torch::nn::AvgPool2dImpl): has ceil_mode");
-  refuses(nn::Sequential(nn::AvgPool2d(nn::AvgPool2dOptions(2).divisor_override(3))), {2, 8, 8}, "divides by another number");
+  refuses(nn::Sequential(nn::ReLU(), nn::AvgPool2d(nn::AvgPool2dOptions(3).ceil_mode(true))), {2, 8, 8},
+          "module '1' (number 1, torch::nn::AvgPool2dImpl): has ceil_mode");
+  refuses(nn::Sequential(nn::AvgPool2d(nn::AvgPool2dOptions(2).divisor_override(3))), {2, 8, 8},
+          "divides by another number");
   refuses(nn::Sequential(nn::MaxPool2d(nn::MaxPool2dOptions(2).dilation(2))), {2, 8, 8}, "is dilated");
   refuses(nn::Sequential(nn::AdaptiveAvgPool2d(2)), {2, 8, 8}, "gives more than one element");
   refuses(nn::Sequential{nn::PReLU()}, {2}, "torch::nn::PReLUImpl): has no counterpart");
@@ -181,23 +193,32 @@ void refuses_modules() {
   refuses(nn::Sequential(nn::LeakyReLU(nn::LeakyReLUOptions().negative_slope(-0.1))), {2}, "a slope below 0");
   refuses(nn::Sequential(nn::Softmax(0)), {2}, "along the batch");
   refuses(nn::Sequential(nn::LogSoftmax(2)), {2, 8, 8}, "an axis that is not Keras' last");
-  refuses(nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).stride(2).dilation(2))), {2, 9, 9}, "has strides and is dilated");
-  refuses(nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).padding(1).padding_mode(torch::kReflect))), {2, 8, 8}, "pads with something else");
-  refuses(nn::Sequential(nn::BatchNorm2d(nn::BatchNorm2dOptions(2).track_running_stats(false))), {2, 8, 8}, "tracks no statistics");
-  refuses(nn::Sequential(nn::BatchNorm2d(nn::BatchNorm2dOptions(2).momentum(at::nullopt))), {2, 8, 8}, "averages over all batches");
-  refuses(nn::Sequential(nn::Linear(3, 4), nn::BatchNorm1d(5)), {5, 3}, "BatchNorm1dImpl", "an axis that is not Keras' last");
+  refuses(nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).stride(2).dilation(2))), {2, 9, 9},
+          "has strides and is dilated");
+  refuses(nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).padding(1).padding_mode(torch::kReflect))), {2, 8, 8},
+          "pads with something else");
+  refuses(nn::Sequential(nn::BatchNorm2d(nn::BatchNorm2dOptions(2).track_running_stats(false))), {2, 8, 8},
+          "tracks no statistics");
+  refuses(nn::Sequential(nn::BatchNorm2d(nn::BatchNorm2dOptions(2).momentum(at::nullopt))), {2, 8, 8},
+          "averages over all batches");
+  refuses(nn::Sequential(nn::Linear(3, 4), nn::BatchNorm1d(5)), {5, 3}, "BatchNorm1dImpl",
+          "an axis that is not Keras' last");
   refuses(nn::Sequential(nn::Embedding(nn::EmbeddingOptions(3, 4).max_norm(1))), {5}, "renormalizes");
   refuses(nn::Sequential(nn::LSTM(3, 2)), {5, 3}, "set batch_first");
   refuses(nn::Sequential(nn::LSTM(nn::LSTMOptions(3, 2).batch_first(true).proj_size(1))), {5, 3}, "projects");
-  refuses(nn::Sequential(nn::GRU(nn::GRUOptions(3, 2).batch_first(true).bidirectional(true))), {5, 3}, "goes both ways");
-  refuses(nn::Sequential(nn::LSTM(nn::LSTMOptions(3, 2).batch_first(true)), nn::Linear(2, 2)), {5, 3}, "followed by TakeOutput or TakeLast");
+  refuses(nn::Sequential(nn::GRU(nn::GRUOptions(3, 2).batch_first(true).bidirectional(true))), {5, 3},
+          "goes both ways");
+  refuses(nn::Sequential(nn::LSTM(nn::LSTMOptions(3, 2).batch_first(true)), nn::Linear(2, 2)), {5, 3},
+          "followed by TakeOutput or TakeLast");
   refuses(nn::Sequential(nn::Conv2d(2, 2, 3), nn::Linear(6, 2)), {2, 8, 8}, "flatten before it");
   refuses(nn::Sequential(nn::Flatten(nn::FlattenOptions().start_dim(2))), {2, 8, 8}, "leaves axes as they are");
   refuses(nn::Sequential(nn::Flatten(nn::FlattenOptions().start_dim(0))), {2, 8, 8}, "takes the batch");
   // Whatever they are derived from.
-  refuses(nn::Sequential(nn::ReLU(), MyLinear(3, 3)), {3}, "module '1' (number 1, ", "MyLinearImpl): has no counterpart");
+  refuses(nn::Sequential(nn::ReLU(), MyLinear(3, 3)), {3}, "module '1' (number 1, ",
+          "MyLinearImpl): has no counterpart");
   refuses(nn::Sequential(Residual(nn::Linear(3, 3))), {3}, "ResidualImpl", "derived from Sequential");
-  refuses(nn::Sequential(std::static_pointer_cast<nn::SequentialImpl>(Residual(nn::Linear(3, 3)).ptr())), {3}, "ResidualImpl", "derived from Sequential");
+  refuses(nn::Sequential(std::static_pointer_cast<nn::SequentialImpl>(Residual(nn::Linear(3, 3)).ptr())), {3},
+          "ResidualImpl", "derived from Sequential");
   // The name is the Sequential's, and of those in it.
   nn::Sequential named({{"body", ckpt::torch::Stack(nn::ReLU(), nn::Softmin(1))}});
   refuses(named, {3}, "module 'body.1' (number 1, torch::nn::SoftminImpl)");
@@ -211,31 +232,40 @@ void refuses_what_does_not_fit() {
   misfits(nn::Sequential(nn::Linear(3, 2)), {4}, "LinearImpl", "does not fit what comes before it", "[3, 2]", "[4, 2]");
   misfits(nn::Sequential(nn::Conv2d(3, 4, 3)), {2, 8, 8}, "Conv2dImpl", "does not fit");
   misfits(nn::Sequential(nn::Conv2d(nn::Conv2dOptions(4, 4, 3).groups(2))), {6, 8, 8}, "Conv2dImpl", "does not fit");
-  misfits(nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).padding(-1))), {2, 8, 8}, "Conv2dImpl", "pads by less than 0");
+  misfits(nn::Sequential(nn::Conv2d(nn::Conv2dOptions(2, 2, 3).padding(-1))), {2, 8, 8}, "Conv2dImpl",
+          "pads by less than 0");
   misfits(nn::Sequential(nn::Conv1d(2, 2, 3)), {2, 8, 8}, "Conv1dImpl", "takes channels and 1 axes", "[2, 8, 8]");
   misfits(nn::Sequential(nn::MaxPool2d(9)), {2, 8, 8}, "MaxPool2dImpl", "does not fit");
   misfits(nn::Sequential(nn::BatchNorm1d(2)), {2, 8, 8}, "takes (features) or (C, L)");
   misfits(nn::Sequential(nn::BatchNorm2d(2)), {2}, "takes (C, H, W)");
-  misfits(nn::Sequential(nn::BatchNorm1d(nn::BatchNorm1dOptions(3).affine(false))), {4}, "BatchNorm1dImpl", "does not fit");
+  misfits(nn::Sequential(nn::BatchNorm1d(nn::BatchNorm1dOptions(3).affine(false))), {4}, "BatchNorm1dImpl",
+          "does not fit");
   for (const bool affine : {false, true}) {
-    const auto norm = [&](Shape shape) { return nn::LayerNorm(nn::LayerNormOptions(shape).elementwise_affine(affine)); };
+    const auto norm = [&](Shape shape) {
+      return nn::LayerNorm(nn::LayerNormOptions(shape).elementwise_affine(affine));
+    };
     misfits(nn::Sequential(norm({4})), {5}, "LayerNormImpl): is for [4]", "[5]");
     misfits(nn::Sequential(norm({8, 2})), {2, 8}, "is for [8, 2]", "[2, 8]");
     misfits(nn::Sequential(norm({5, 5})), {5}, "is for [5, 5]", "[5]");
-    misfits(nn::Sequential(nn::Conv2d(1, 2, 3), nn::MaxPool2d(2), norm({2, 2})), {1, 8, 8}, "is for [2, 2]", "[2, 3, 3]");
+    misfits(nn::Sequential(nn::Conv2d(1, 2, 3), nn::MaxPool2d(2), norm({2, 2})), {1, 8, 8}, "is for [2, 2]",
+            "[2, 3, 3]");
   }
   for (const bool biased : {false, true}) {
-    misfits(nn::Sequential(nn::GRU(nn::GRUOptions(3, 2).batch_first(true).bias(biased)), ckpt::torch::TakeLast()), {5, 4}, "GRUImpl", "weight_ih", "[5, 4]");
-    misfits(nn::Sequential(nn::LSTM(nn::LSTMOptions(3, 2).batch_first(true).bias(biased)), ckpt::torch::TakeLast()), {5, 4}, "LSTMImpl", "[5, 4]");
+    misfits(nn::Sequential(nn::GRU(nn::GRUOptions(3, 2).batch_first(true).bias(biased)), ckpt::torch::TakeLast()),
+            {5, 4}, "GRUImpl", "weight_ih", "[5, 4]");
+    misfits(nn::Sequential(nn::LSTM(nn::LSTMOptions(3, 2).batch_first(true).bias(biased)), ckpt::torch::TakeLast()),
+            {5, 4}, "LSTMImpl", "[5, 4]");
   }
-  misfits(nn::Sequential(nn::GRU(nn::GRUOptions(3, 2).batch_first(true)), ckpt::torch::TakeLast()), {2, 5, 3}, "takes steps of features");
+  misfits(nn::Sequential(nn::GRU(nn::GRUOptions(3, 2).batch_first(true)), ckpt::torch::TakeLast()), {2, 5, 3},
+          "takes steps of features");
   misfits(nn::Sequential(nn::ReLU(), ckpt::torch::TakeLast()), {5, 3}, "stands behind no LSTM");
   misfits(nn::Sequential(nn::Linear(3, 3), nn::Embedding(3, 4)), {3}, "EmbeddingImpl): takes integers");
   misfits(nn::Sequential(nn::Softmax(2)), {3}, "an axis that is not there");
   misfits(nn::Sequential{nn::Flatten()}, {}, "has nothing to flatten");
   misfits(nn::Sequential(), {3}, "has no modules");
   for (const Shape& shape : {Shape{0}, Shape{-2}}) {
-    refused(Status::InvalidArgument, {"the input's shape", "or -1"}, [&] { ckpt::torch::to_keras(nn::Sequential{nn::ReLU()}, shape); });
+    refused(Status::InvalidArgument, {"the input's shape", "or -1"},
+            [&] { ckpt::torch::to_keras(nn::Sequential{nn::ReLU()}, shape); });
   }
   refused(Status::InvalidArgument, {"null"}, [] { ckpt::torch::to_keras(nn::Sequential(nullptr), {3}); });
 }
@@ -243,7 +273,8 @@ void refuses_what_does_not_fit() {
 // What test_torch.py looks at in Keras: a layer that is not trained, one that is there twice, any number of steps.
 void goes_to_keras() {
   nn::Linear twice(3, 3);
-  nn::Sequential net(nn::Linear(3, 3), twice, nn::ReLU(), twice, nn::LayerNorm(nn::LayerNormOptions({3}).elementwise_affine(false)));
+  nn::Sequential net(nn::Linear(3, 3), twice, nn::ReLU(), twice,
+                     nn::LayerNorm(nn::LayerNormOptions({3}).elementwise_affine(false)));
   for (auto& parameter : net[0]->parameters()) parameter.requires_grad_(false);
   const auto x = torch::randn({2, 7, 3});
   net->train();

@@ -1,5 +1,5 @@
-// A training that goes on from a file in other objects takes the same steps, to the bit: of each optimizer, in two formats.
-// What cannot be saved is refused with its name.
+// A training that goes on from a file in other objects takes the same steps, to the bit: of each optimizer, in two
+// formats. What cannot be saved is refused with its name.
 
 #include "check.hpp"
 
@@ -80,25 +80,33 @@ struct MyAdam : optim::Adam {
 
 int main() {
   goes_on("SGD", [](Net& net) { return optim::SGD(net.parameters(), optim::SGDOptions(0.01)); });
-  goes_on("SGD with momentum", [](Net& net) { return optim::SGD(net.parameters(), optim::SGDOptions(0.01).momentum(0.9).nesterov(true)); });
+  goes_on("SGD with momentum",
+          [](Net& net) { return optim::SGD(net.parameters(), optim::SGDOptions(0.01).momentum(0.9).nesterov(true)); });
   goes_on("RMSprop", [](Net& net) { return optim::RMSprop(net.parameters(), optim::RMSpropOptions(0.01)); });
-  goes_on("RMSprop, centered", [](Net& net) { return optim::RMSprop(net.parameters(), optim::RMSpropOptions(0.01).momentum(0.9).centered(true)); });
+  goes_on("RMSprop, centered", [](Net& net) {
+    return optim::RMSprop(net.parameters(), optim::RMSpropOptions(0.01).momentum(0.9).centered(true));
+  });
   goes_on("Adam", [](Net& net) { return optim::Adam(net.parameters(), optim::AdamOptions(0.01)); });
-  goes_on("Adam, amsgrad", [](Net& net) { return optim::Adam(net.parameters(), optim::AdamOptions(0.01).amsgrad(true)); });
+  goes_on("Adam, amsgrad",
+          [](Net& net) { return optim::Adam(net.parameters(), optim::AdamOptions(0.01).amsgrad(true)); });
   goes_on("AdamW", [](Net& net) { return optim::AdamW(net.parameters(), optim::AdamWOptions(0.01)); });
 
   goes_on("two groups of SGD, one with momentum", [](Net& net) {
-    return optim::SGD(groups(net, optim::SGDOptions(0.1), optim::SGDOptions(0.01).momentum(0.9)), optim::SGDOptions(0.5));
+    return optim::SGD(groups(net, optim::SGDOptions(0.1), optim::SGDOptions(0.01).momentum(0.9)),
+                      optim::SGDOptions(0.5));
   });
   goes_on("two groups of Adam", [](Net& net) {
-    return optim::Adam(groups(net, optim::AdamOptions(0.1), optim::AdamOptions(0.01).amsgrad(true)), optim::AdamOptions(0.5));
+    return optim::Adam(groups(net, optim::AdamOptions(0.1), optim::AdamOptions(0.01).amsgrad(true)),
+                       optim::AdamOptions(0.5));
   });
-  goes_on("a part of the parameters", [](Net& net) { return optim::AdamW(net.linear->parameters(), optim::AdamWOptions(0.01)); });
+  goes_on("a part of the parameters",
+          [](Net& net) { return optim::AdamW(net.linear->parameters(), optim::AdamWOptions(0.01)); });
   goes_on("frozen parameters", [](Net& net) {
     for (auto& parameter : net.conv->parameters()) parameter.requires_grad_(false);
     return optim::Adam(net.parameters(), optim::AdamOptions(0.01));
   });
-  // What no constructor takes, and libtorch then makes of it: a negative momentum is one of SGD's, and none of RMSprop's.
+  // What no constructor takes, and libtorch then makes of it: a negative momentum is one of SGD's, and none of
+  // RMSprop's.
   goes_on("SGD with a negative momentum", [](Net& net) {
     optim::SGD optimizer(net.parameters(), optim::SGDOptions(0.01));
     options_of<optim::SGDOptions>(optimizer, 0).momentum(-0.5);
