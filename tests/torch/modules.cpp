@@ -3,7 +3,6 @@
 
 #include "check.hpp"
 
-#include <fstream>
 #include <locale>
 
 namespace nn = torch::nn;
