@@ -36,7 +36,11 @@ install() {
 tools() {
     missing=
     for pair in "$@"; do
-        command -v "${pair%%:*}" > /dev/null || [ -e "${pair%%:*}" ] || missing="$missing ${pair#*:}"
+        # Not [ -e cmake ]: there is a directory of that name here.
+        case $pair in
+            /*) [ -e "${pair%%:*}" ] ;;
+            *) command -v "${pair%%:*}" > /dev/null ;;
+        esac || missing="$missing ${pair#*:}"
     done
     if ! command -v cargo > /dev/null; then
         say "missing: Rust. See https://rustup.rs, and run make again." >&2

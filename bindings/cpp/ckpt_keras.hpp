@@ -88,9 +88,15 @@ class Keras {
   /// object and the models that it makes. See Model::add_source().
   Keras& bind_source(std::size_t layer, CString name, Dtype dtype, FetchFunction fetch, PutFunction put = nullptr) {
     const auto source = std::make_shared<detail::Source>(detail::Source{std::move(fetch), std::move(put)});
-    sources_.push_back(source);
+    keep(source);
     detail::check(ckpt_keras_bind_source(handle_.get(), layer, name.c_str(), static_cast<ckpt_dtype>(dtype),
                                          source->on_fetch(), source->on_put(), source.get()));
+    return *this;
+  }
+
+  /// Has something live as long as this object and the models that it makes: who owns the buffers, for example.
+  Keras& keep(std::shared_ptr<void> owner) {
+    kept_.push_back(std::move(owner));
     return *this;
   }
 
@@ -140,7 +146,7 @@ class Keras {
     ckpt_model* handle = nullptr;
     detail::check(ckpt_keras_model(handle_.get(), &handle));
     Model model(handle);
-    for (const auto& source : sources_) model.keep(source);
+    for (const auto& owner : kept_) model.keep(owner);
     return model;
   }
 
@@ -166,7 +172,7 @@ class Keras {
                                       ")");
   }
 
-  std::vector<std::shared_ptr<void>> sources_;  // outlives the handle
+  std::vector<std::shared_ptr<void>> kept_;  // outlives the handle
   detail::Handle<ckpt_keras, ckpt_keras_free> handle_;
 };
 

@@ -10,8 +10,10 @@
 ///     ckpt::torch::load(ckpt::Reader("best.safetensors"), *net);
 ///     ckpt::torch::to_keras(sequential, {1, 8, 8}).save("model.keras");
 ///
-/// What is in host memory is neither copied nor kept: the module and the optimizer have to outlive the model, and their
-/// tensors stay where they are (Module::to() moves them: make the model anew then). Tensors elsewhere are copied piece by
+/// What is in host memory is not copied: a save writes what is there then. A model is of the tensors that there are
+/// when it is made, and keeps their memory. Where they get another one (Module::to(), Tensor::set_data()), or
+/// parameters or states are added or replaced (torch::load() of an optimizer), it goes on to save, and to fill, the old
+/// ones: make it anew. The optimizer has to outlive it, and no tensor be resized. Tensors elsewhere are copied piece by
 /// piece while they are saved, on the current stream. By one thread at a time, as models are.
 
 #ifndef CKPT_TORCH_HPP
@@ -23,6 +25,7 @@
 #include <sstream>
 #include <string>
 #include <type_traits>
+#include <typeinfo>
 #include <vector>
 
 #include <torch/torch.h>
@@ -45,30 +48,40 @@ Key state_key(const at::Tensor& parameter) {
   }
 }
 
-/// Adds the state of an optimizer whose options and state are of these types; `make` makes the state of a parameter as the
-/// first step would, `add` adds it; without `has_state` there is none.
-template <typename Options, typename State, typename Make, typename Add>
-void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, bool has_state, Make&& make, Add&& add) {
+/// Adds the state of an optimizer whose options and state are of these types; `make` makes the state of a parameter as
+/// the first step would, `add` adds it; there is none in a group whose options have none.
+template <typename Options, typename State, typename HasState, typename Make, typename Add>
+void add_optimizer(Model& model, ::torch::optim::Optimizer& optimizer, HasState&& has_state, Make&& make, Add&& add) {
   const at::NoGradGuard no_grad;
   using Key = typename std::decay_t<decltype(optimizer.state())>::key_type;
-  std::size_t number = 0, group_number = 0;
-  for (auto& group : optimizer.param_groups()) {
-    auto& options = static_cast<Options&>(group.options());
-    const auto of_group = "optimizer/param_groups/" + std::to_string(group_number++);
-    model.add(of_group + "/lr", &options.lr(), {});
-    if (!has_state) continue;
-    for (auto& parameter : group.params()) {
-      const auto key = state_key<Key>(parameter);
-      if (optimizer.state().find(key) == optimizer.state().end()) {
-        auto fresh = std::make_unique<State>();
-        make(options, *fresh, parameter);
-        optimizer.state()[key] = std::move(fresh);
+  const auto each = [&](auto&& visit) {
+    std::size_t number = 0;
+    for (auto& group : optimizer.param_groups()) {
+      auto& options = static_cast<Options&>(group.options());
+      for (auto& parameter : group.params()) {
+        const auto path = "optimizer/state/" + std::to_string(number++);
+        if (has_state(options)) visit(path, options, parameter, state_key<Key>(parameter));
       }
-      auto& state = optimizer.state()[key];
-      add("optimizer/state/" + std::to_string(number++), options, static_cast<State&>(*state));
     }
+  };
+  // First all of them, so that nothing is added where one cannot be made.
+  each([&](const std::string& path, const Options& options, const at::Tensor& parameter, const Key& key) {
+    if (optimizer.state().find(key) != optimizer.state().end()) return;
+    auto fresh = std::make_unique<State>();
+    make(path, options, *fresh, parameter);
+    optimizer.state()[key] = std::move(fresh);
+  });
+  std::size_t number = 0;
+  for (auto& group : optimizer.param_groups()) {
+    model.add("optimizer/param_groups/" + std::to_string(number++) + "/lr",
+              &static_cast<Options&>(group.options()).lr(), {});
   }
+  each([&](const std::string& path, const Options& options, const at::Tensor&, const Key& key) {
+    add(path, options, static_cast<State&>(*optimizer.state()[key]));
+  });
 }
+
+constexpr auto always = [](const auto&) { return true; };
 
 inline at::Tensor zeros_of(const at::Tensor& tensor) { return ::torch::zeros_like(tensor, at::MemoryFormat::Preserve); }
 
@@ -76,8 +89,8 @@ inline at::Tensor zeros_of(const at::Tensor& tensor) { return ::torch::zeros_lik
 template <typename Options, typename State>
 void add_adam(Model& model, ::torch::optim::Optimizer& optimizer) {
   add_optimizer<Options, State>(
-      model, optimizer, true,
-      [](const Options& options, State& state, const at::Tensor& parameter) {
+      model, optimizer, always,
+      [](const std::string&, const Options& options, State& state, const at::Tensor& parameter) {
         state.step(0);
         state.exp_avg(zeros_of(parameter));
         state.exp_avg_sq(zeros_of(parameter));
@@ -95,8 +108,8 @@ inline void add_rmsprop(Model& model, ::torch::optim::Optimizer& optimizer) {
   using Options = ::torch::optim::RMSpropOptions;
   using State = ::torch::optim::RMSpropParamState;
   add_optimizer<Options, State>(
-      model, optimizer, true,
-      [](const Options& options, State& state, const at::Tensor& parameter) {
+      model, optimizer, always,
+      [](const std::string&, const Options& options, State& state, const at::Tensor& parameter) {
         state.step(0);
         state.square_avg(zeros_of(parameter));
         if (options.momentum() > 0) state.momentum_buffer(zeros_of(parameter));
@@ -110,25 +123,24 @@ inline void add_rmsprop(Model& model, ::torch::optim::Optimizer& optimizer) {
       });
 }
 
-/// SGD. Only the first step dampens nothing, so a buffer of zeros is not as none: where one is missing, there is no state yet,
-/// unless it is about to be loaded.
+/// SGD. Only the first step dampens nothing, so a buffer of zeros is not as none: where one is missing, there is no
+/// state yet, unless it is about to be loaded.
 inline void add_sgd(Model& model, ::torch::optim::Optimizer& optimizer, bool loads) {
   using Options = ::torch::optim::SGDOptions;
   using State = ::torch::optim::SGDParamState;
-  bool has_buffers = false;
-  for (const auto& group : optimizer.param_groups()) {
-    has_buffers = has_buffers || static_cast<const Options&>(group.options()).momentum() != 0;
-  }
   add_optimizer<Options, State>(
-      model, optimizer, has_buffers,
-      [loads](const Options& options, State& state, const at::Tensor& parameter) {
-        if (options.momentum() != 0 && options.dampening() != 0 && !loads) {
-          throw Error(Status::State, "SGD with dampening has a state of each parameter only after its first step: add it then");
+      model, optimizer, [](const Options& options) { return options.momentum() != 0; },
+      [loads](const std::string& path, const Options& options, State& state, const at::Tensor& parameter) {
+        if (options.dampening() != 0 && !loads) {
+          throw Error(Status::State,
+                      "'" + path +
+                          "': SGD with dampening has a state of a parameter only after its first step with a "
+                          "gradient: add it then, and give it no parameters that are frozen");
         }
         state.momentum_buffer(zeros_of(parameter));
       },
-      [&](const std::string& path, const Options& options, State& state) {
-        if (options.momentum() != 0) add_tensor(model, path + "/momentum_buffer", state.momentum_buffer());
+      [&](const std::string& path, const Options&, State& state) {
+        add_tensor(model, path + "/momentum_buffer", state.momentum_buffer());
       });
 }
 
@@ -151,8 +163,8 @@ struct ckpt::torch {
   }
 
   /// Adds the state of Adam, AdamW, RMSprop or SGD, as "optimizer/state/<parameter>/...", and the learning rate of each
-  /// group. An optimizer that has made no step gets the state that its first step would begin with. Status::Unsupported of
-  /// others.
+  /// group. An optimizer that has made no step gets the state that its first step would begin with. Status::Unsupported
+  /// of others, and of classes derived from these, which may have another state.
   static void add(libckpt::Model& model, ::torch::optim::Optimizer& optimizer) { add(model, optimizer, false); }
 
   /// Fills a module from a file, in place: every parameter and buffer has to be in it, as it is here.
@@ -173,19 +185,31 @@ struct ckpt::torch {
     reader.load(model);
   }
 
-  /// A Sequential as the Keras model that gives the same outputs: Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, LayerNorm,
-  /// Embedding, LSTM, GRU (batch_first; last, or followed by TakeOutput or TakeLast), Dropout, pooling without padding, Flatten and
-  /// activations. Channels go last, by strides alone: nothing is copied but the gates of a GRU and
-  /// the biases of an LSTM, which Keras has in another form, at each save. The model borrows the module's memory and keeps
-  /// the module alive; loaded into, it fills the module. Training or not makes no difference.
+  /// A Sequential as the Keras model that gives the same outputs: Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d,
+  /// LayerNorm, Embedding, LSTM, GRU (batch_first; last, or followed by TakeOutput or TakeLast), Dropout, pooling
+  /// without padding, Flatten, activations, and Stacks of these. Channels go last, by strides alone: nothing is copied
+  /// but the gates of a GRU and the biases of an LSTM, which Keras has in another form, at each save. The model borrows
+  /// the module's memory and keeps the module alive; loaded into, it fills the module. Training or not makes no
+  /// difference; a module whose parameters all have requires_grad unset is a layer that Keras does not train.
   ///
-  /// @param input_shape  of one sample, as libtorch has it: (C, H, W), (C, L) where the first layer that tells has channels,
-  ///                     else (steps, features), or (features); -1 where any size will do. Keras' model takes (H, W, C), (L, C).
+  /// @param input_shape  of one sample, as libtorch has it: (C, H, W), (C, L) where the first layer that tells has
+  ///                     channels, else (steps, features), or (features); -1 where any size will do. Keras' model
+  ///                     takes (H, W, C), (L, C).
   ///
-  /// Throws Error: Status::Unsupported, with the name of the module, where Keras has no counterpart; Status::InvalidArgument
-  /// where the modules do not fit each other.
+  /// Throws Error, with the name of the module: Status::Unsupported where Keras has no counterpart, as of any class
+  /// that is derived from these modules; Status::InvalidArgument where libtorch would not compute either, as where
+  /// modules do not fit each other.
   static libckpt::Model to_keras(::torch::nn::Sequential sequential, std::vector<std::int64_t> input_shape) {
-    libckpt::Model model = libckpt::detail::Translation(sequential, input_shape).model();
+    if (sequential.is_empty()) {
+      throw libckpt::Error(libckpt::Status::InvalidArgument, "to_keras: the Sequential is null");
+    }
+    if (typeid(*sequential) != typeid(::torch::nn::SequentialImpl) &&
+        typeid(*sequential) != typeid(libckpt::StackImpl)) {
+      throw libckpt::Error(libckpt::Status::Unsupported,
+                           "to_keras: " + c10::demangle(typeid(*sequential).name()) +
+                               " is derived from Sequential, and may compute something else");
+    }
+    libckpt::Model model = libckpt::detail::Translation(*sequential, input_shape).model();
     model.keep(sequential.ptr());
     return model;
   }
@@ -194,21 +218,25 @@ struct ckpt::torch {
   using TakeOutput = libckpt::TakeOutput;
   using TakeLast = libckpt::TakeLast;
 
+  /// A Sequential that can stand in a Sequential, as libtorch's cannot.
+  using Stack = libckpt::Stack;
+
  private:
   static void add(libckpt::Model& model, ::torch::optim::Optimizer& optimizer, bool loads) {
     namespace optim = ::torch::optim;
-    if (dynamic_cast<optim::AdamW*>(&optimizer) != nullptr) {
+    const auto& type = typeid(optimizer);
+    if (type == typeid(optim::AdamW)) {
       libckpt::detail::add_adam<optim::AdamWOptions, optim::AdamWParamState>(model, optimizer);
-    } else if (dynamic_cast<optim::Adam*>(&optimizer) != nullptr) {
+    } else if (type == typeid(optim::Adam)) {
       libckpt::detail::add_adam<optim::AdamOptions, optim::AdamParamState>(model, optimizer);
-    } else if (dynamic_cast<optim::RMSprop*>(&optimizer) != nullptr) {
+    } else if (type == typeid(optim::RMSprop)) {
       libckpt::detail::add_rmsprop(model, optimizer);
-    } else if (dynamic_cast<optim::SGD*>(&optimizer) != nullptr) {
+    } else if (type == typeid(optim::SGD)) {
       libckpt::detail::add_sgd(model, optimizer, loads);
     } else {
-      throw libckpt::Error(libckpt::Status::Unsupported,
-                           "of optimizers, Adam, AdamW, RMSprop and SGD can be added, not " +
-                               c10::demangle(typeid(optimizer).name()));
+      throw libckpt::Error(
+          libckpt::Status::Unsupported,
+          "of optimizers, Adam, AdamW, RMSprop and SGD can be added, not " + c10::demangle(type.name()));
     }
   }
 };

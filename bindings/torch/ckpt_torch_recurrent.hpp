@@ -1,83 +1,56 @@
 /// @file
-/// Modules behind an LSTM or a GRU in a Sequential. See ckpt_torch.hpp.
+/// The variables of LSTM and GRU as Keras has them. See ckpt_torch.hpp.
 
 #ifndef CKPT_TORCH_RECURRENT_HPP
 #define CKPT_TORCH_RECURRENT_HPP
 
-#include <memory>
-#include <tuple>
-#include <utility>
-#include <vector>
+#include <cstddef>
 
 #include <torch/torch.h>
 
-#include "ckpt.hpp"
+#include "ckpt_torch_layers.hpp"
 
-namespace libckpt {
+namespace libckpt::detail {
 
-/// What a recurrent module gives, LSTM or GRU, of which a Sequential hands on one tensor.
-struct Recurrent {
-  using State = std::tuple<at::Tensor, at::Tensor>;
+// The tensors are detached: see ckpt_torch_tensors.hpp.
 
-  Recurrent(const std::tuple<at::Tensor, State>& lstm) : output(std::get<0>(lstm)) {}
-  Recurrent(const std::tuple<at::Tensor, at::Tensor>& gru) : output(std::get<0>(gru)) {}
+/// The gates are in the same order; of the two biases Keras has the sum.
+inline void bind_lstm(Layers& layers, std::size_t layer, const at::Tensor& w_ih, const at::Tensor& w_hh,
+                      const at::Tensor& b_ih, const at::Tensor& b_hh) {
+  layers.bind(layer, "kernel", w_ih.t());
+  layers.bind(layer, "recurrent_kernel", w_hh.t());
+  if (!b_ih.defined()) return;
+  layers.bind_made(
+      layer, "bias", b_ih.scalar_type(), [b_ih, b_hh] { return b_ih + b_hh; },
+      [b_ih, b_hh](const at::Tensor& sum) {
+        b_ih.copy_(sum);
+        b_hh.zero_();
+      });
+}
 
-  at::Tensor output;
-};
+/// Keras has the update gate before the reset gate.
+inline void bind_gru(Layers& layers, std::size_t layer, const at::Tensor& w_ih, const at::Tensor& w_hh,
+                     const at::Tensor& b_ih, const at::Tensor& b_hh) {
+  const auto swapped = [](const at::Tensor& gates) {
+    const auto parts = gates.chunk(3, 0);
+    return at::cat({parts[1], parts[0], parts[2]}, 0);
+  };
+  const auto bind_kernel = [&](const char* name, const at::Tensor& w) {
+    layers.bind_made(
+        layer, name, w.scalar_type(), [w, swapped] { return swapped(w).t(); },
+        [w, swapped](const at::Tensor& kernel) { w.copy_(swapped(kernel.t())); });
+  };
+  bind_kernel("kernel", w_ih);
+  bind_kernel("recurrent_kernel", w_hh);
+  if (!b_ih.defined()) return;
+  layers.bind_made(
+      layer, "bias", b_ih.scalar_type(), [b_ih, b_hh, swapped] { return at::stack({swapped(b_ih), swapped(b_hh)}); },
+      [b_ih, b_hh, swapped](const at::Tensor& both) {
+        b_ih.copy_(swapped(both[0]));
+        b_hh.copy_(swapped(both[1]));
+      });
+}
 
-/// The outputs of all steps of the LSTM or GRU before it, in a Sequential.
-class TakeOutputImpl : public torch::nn::Module {
- public:
-  at::Tensor forward(Recurrent from) { return from.output; }
-};
-
-/// The output of the last step of the LSTM or GRU before it, in a Sequential; they have batch_first.
-class TakeLastImpl : public torch::nn::Module {
- public:
-  at::Tensor forward(Recurrent from) { return from.output.select(1, -1); }
-};
-
-TORCH_MODULE(TakeOutput);
-TORCH_MODULE(TakeLast);
-
-namespace detail {
-
-/// A Sequential calls a module with what the one before it gave, of that type alone; these take two.
-template <typename Module>
-struct RecurrentHolder : torch::nn::AnyModulePlaceholder {
-  explicit RecurrentHolder(std::shared_ptr<Module>&& held)
-      : torch::nn::AnyModulePlaceholder(typeid(Module)), module(std::move(held)) {}
-
-  torch::nn::AnyValue forward(std::vector<torch::nn::AnyValue>&& arguments) override {
-    using Lstm = std::tuple<at::Tensor, Recurrent::State>;
-    if (arguments.size() == 1) {
-      if (auto* lstm = arguments[0].try_get<Lstm>()) return torch::nn::AnyValue(module->forward(*lstm));
-      if (auto* gru = arguments[0].try_get<Recurrent::State>()) return torch::nn::AnyValue(module->forward(*gru));
-    }
-    throw Error(Status::InvalidArgument, "TakeOutput and TakeLast stand behind an LSTM or a GRU");
-  }
-  std::shared_ptr<torch::nn::Module> ptr() override { return module; }
-  std::unique_ptr<torch::nn::AnyModulePlaceholder> copy() const override {
-    return std::make_unique<RecurrentHolder>(*this);
-  }
-  std::unique_ptr<torch::nn::AnyModulePlaceholder> clone_module(at::optional<at::Device>) const override {
-    return std::make_unique<RecurrentHolder>(std::make_shared<Module>());
-  }
-
-  std::shared_ptr<Module> module;
-};
-
-}  // namespace detail
-}  // namespace libckpt
-
-/// A Sequential hands these what an LSTM or a GRU gave.
-template <typename... Arguments>
-struct torch::nn::AnyModuleHolder<libckpt::TakeOutputImpl, Arguments...> : libckpt::detail::RecurrentHolder<libckpt::TakeOutputImpl> {
-  using libckpt::detail::RecurrentHolder<libckpt::TakeOutputImpl>::RecurrentHolder;
-};
-template <typename... Arguments>
-struct torch::nn::AnyModuleHolder<libckpt::TakeLastImpl, Arguments...> : libckpt::detail::RecurrentHolder<libckpt::TakeLastImpl> {
-  using libckpt::detail::RecurrentHolder<libckpt::TakeLastImpl>::RecurrentHolder;
-};
+}  // namespace libckpt::detail
 
 #endif  // CKPT_TORCH_RECURRENT_HPP

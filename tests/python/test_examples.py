@@ -48,7 +48,7 @@ def built(example, prefix, where):
     """An example's directory of programs."""
     configure = ["cmake", "-S", ROOT / "examples" / example, "-B", where, f"-DCMAKE_PREFIX_PATH={prefix}",
                  "-DCMAKE_BUILD_TYPE=Release"]
-    for command in (configure, ["cmake", "--build", where]):
+    for command in (configure, ["cmake", "--build", where, "-j", "2"]):
         done = subprocess.run(command, text=True, capture_output=True)
         assert done.returncode == 0 and "warning" not in done.stderr, done.stdout + done.stderr
     return where

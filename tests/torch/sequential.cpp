@@ -1,15 +1,18 @@
 // Random Sequential models as Keras models, with inputs and libtorch's outputs: sequential SEED COUNT DIRECTORY.
 //
-// For each there are N.keras, N.safetensors with x and y, and its text in models.txt. Nothing may be copied but what is made
-// for recurrent modules: what to_keras and the save allocate is counted. And what was saved is loaded back, to the bit.
+// For each there are N.keras, N.safetensors with x and y, and its text in models.txt; in modules.txt are the classes of the
+// modules that there were. Nothing may be copied but what is made for recurrent modules: what to_keras and the save allocate
+// is counted. And what was saved is loaded back, to the bit.
 
 #include <ckpt_torch.hpp>
 
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <random>
+#include <set>
 
 namespace nn = torch::nn;
 
@@ -40,21 +43,36 @@ class Maker {
   bool maybe() { return below(2) == 0; }
 
  private:
-  void activation(nn::Sequential& model) {
-    switch (below(12)) {
-      case 0: model->push_back(nn::ReLU()); break;
-      case 1: model->push_back(nn::LeakyReLU(nn::LeakyReLUOptions().negative_slope(0.2))); break;
-      case 2: model->push_back(nn::ReLU6()); break;
-      case 3: model->push_back(nn::Sigmoid()); break;
-      case 4: model->push_back(nn::Tanh()); break;
-      case 5: model->push_back(nn::GELU()); break;
-      case 6: model->push_back(nn::SiLU()); break;
-      case 7: model->push_back(nn::ELU()); break;
-      case 8: model->push_back(nn::SELU()); break;
-      case 9: model->push_back(nn::Softplus()); break;
-      case 10: model->push_back(nn::Softsign()); break;
-      default: model->push_back(nn::Dropout(0.3));
-    }
+  // Each in its turn, so that all of them come up.
+  void activation(nn::Sequential& model, bool channels_first = false) {
+    const auto last = channels_first ? 1 : -1;  // Keras' last
+    const std::function<void()> all[] = {
+        [&] { model->push_back(nn::ReLU()); },
+        [&] { model->push_back(nn::LeakyReLU(nn::LeakyReLUOptions().negative_slope(0.2))); },
+        [&] { model->push_back(nn::ReLU6()); },
+        [&] { model->push_back(nn::Sigmoid()); },
+        [&] { model->push_back(nn::Tanh()); },
+        [&] { model->push_back(nn::GELU()); },
+        [&] { model->push_back(nn::SiLU()); },
+        [&] { model->push_back(nn::Mish()); },
+        [&] { model->push_back(nn::ELU()); },
+        [&] { model->push_back(nn::CELU()); },
+        [&] { model->push_back(nn::SELU()); },
+        [&] { model->push_back(nn::Softplus()); },
+        [&] { model->push_back(nn::Softsign()); },
+        [&] { model->push_back(nn::LogSigmoid()); },
+        [&] { model->push_back(nn::Tanhshrink()); },
+        [&] { model->push_back(nn::Softmax(maybe() ? 1 : -1)); },
+        [&] { model->push_back(nn::LogSoftmax(last)); },
+        [&] { model->push_back(nn::Identity()); },
+        [&] { model->push_back(nn::Dropout(0.3)); },
+        [&] { model->push_back(ckpt::torch::Stack(nn::Tanh(), ckpt::torch::Stack(nn::Identity(), nn::ELU()))); },
+    };
+    all[turn_++ % std::size(all)]();
+  }
+
+  void flatten(nn::Sequential& model, std::int64_t rank) {
+    model->push_back(nn::Flatten(nn::FlattenOptions().start_dim(maybe() ? 1 : -rank).end_dim(maybe() ? -1 : rank)));
   }
 
   void flat(nn::Sequential& model, std::int64_t features) {
@@ -90,7 +108,7 @@ class Maker {
         const auto from = all.begin() + below(3);
         model->push_back(nn::LayerNorm(nn::LayerNormOptions(std::vector<std::int64_t>(from, all.end()))));
       }
-      activation(model);
+      activation(model, true);
       if (h > 3 && w > 3 && maybe()) {
         if (maybe()) model->push_back(nn::MaxPool2d(nn::MaxPool2dOptions({2, 3}).stride({2, 1})));
         else model->push_back(nn::AvgPool2d(nn::AvgPool2dOptions(2)));
@@ -103,7 +121,7 @@ class Maker {
       model->push_back(nn::AdaptiveAvgPool2d(1));
       h = w = 1;
     }
-    model->push_back(nn::Flatten());
+    flatten(model, 3);
     flat(model, c * h * w);
   }
 
@@ -120,7 +138,7 @@ class Maker {
       const auto out = conv(torch::zeros({1, c, l}));
       c = out.size(1), l = out.size(2);
       if (maybe()) model->push_back(nn::BatchNorm1d(c));
-      activation(model);
+      activation(model, true);
       if (l > 5 && maybe()) {
         if (maybe()) model->push_back(nn::MaxPool1d(2));
         else model->push_back(nn::AvgPool1d(nn::AvgPool1dOptions(3).stride(2)));
@@ -132,7 +150,7 @@ class Maker {
       model->push_back(nn::AdaptiveAvgPool1d(1));
       l = 1;
     }
-    model->push_back(nn::Flatten());
+    flatten(model, 2);
     flat(model, c * l);
   }
 
@@ -169,9 +187,10 @@ class Maker {
   }
 
   std::mt19937 random_;
+  std::size_t turn_ = 0;
 };
 
-at::Tensor outputs(nn::Sequential& model, const at::Tensor& x) {
+at::Tensor outputs(nn::Sequential& model, at::Tensor x) {
   const auto& last = *(model->end() - 1);
   if (last.ptr()->as<nn::LSTMImpl>() != nullptr) {
     return std::get<0>(model->forward<std::tuple<at::Tensor, std::tuple<at::Tensor, at::Tensor>>>(x));
@@ -187,22 +206,36 @@ std::vector<at::Tensor> values(nn::Sequential& model) {
   return all;
 }
 
-void run(unsigned seed, int number, const std::string& directory) {
-  Maker maker(seed + static_cast<unsigned>(number));
-  torch::manual_seed(seed + static_cast<unsigned>(number));
+// What the norms begin with would be right in any order.
+template <typename Norm>
+void stir(nn::Module& module) {
+  auto* norm = module.as<Norm>();
+  if (norm == nullptr || !norm->weight.defined()) return;
+  norm->weight.uniform_(0.5, 1.5);
+  norm->bias.uniform_(-0.5, 0.5);
+}
+
+void run(Maker& maker, int number, std::set<std::string>& classes, const std::string& directory) {
   std::vector<std::int64_t> shape;
   nn::Sequential model = maker.make(number % 5, shape);
   const at::NoGradGuard no_grad;
+  for (const auto& module : model->modules(false)) {
+    classes.insert(c10::demangle(typeid(*module).name()));
+    stir<nn::BatchNorm1dImpl>(*module);
+    stir<nn::BatchNorm2dImpl>(*module);
+    stir<nn::LayerNormImpl>(*module);
+  }
   for (const auto& buffer : model->buffers()) {
     if (buffer.is_floating_point()) buffer.uniform_(0.5, 1.5);
   }
+  const auto type = number % 6 == 5 ? at::kDouble : at::kFloat;
+  model->to(type);
   model->eval();
   std::vector<std::int64_t> batch = shape;
   batch.insert(batch.begin(), 3);
   const bool embeds = model->begin()->ptr()->as<nn::EmbeddingImpl>() != nullptr;
-  at::Tensor x = embeds ? torch::randint(0, 11, batch) : torch::randn(batch);
-  at::Tensor y = outputs(model, x).contiguous();
-  x = x.to(at::kFloat).contiguous();
+  const at::Tensor x = embeds ? torch::randint(0, 11, batch, at::kInt) : torch::randn(batch, type);
+  const at::Tensor y = outputs(model, x).contiguous();
 
   const std::string path = directory + "/" + std::to_string(number);
   ckpt::Model keras = ckpt::torch::to_keras(model, shape);
@@ -219,7 +252,7 @@ void run(unsigned seed, int number, const std::string& directory) {
   ckpt::Reader reader(path + ".keras");
   reader.load(keras);
   const auto after = values(model);
-  bool same = torch::allclose(outputs(model, embeds ? x.to(at::kLong) : x), y, 1e-5, 1e-6);
+  bool same = torch::allclose(outputs(model, x), y, 1e-5, 1e-6);
   std::size_t i = 0;
   for (const auto& item : model->named_parameters()) {
     same = same && (item.key().find("bias_") != std::string::npos || torch::equal(before[i], after[i]));
@@ -265,7 +298,13 @@ int posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
 int main(int argc, char** argv) {
   try {
     if (argc != 4) throw std::runtime_error("usage: sequential SEED COUNT DIRECTORY");
-    for (int number = 0; number < std::stoi(argv[2]); ++number) run(static_cast<unsigned>(std::stoul(argv[1])), number, argv[3]);
+    const auto seed = std::stoul(argv[1]);
+    torch::manual_seed(seed);
+    Maker maker(static_cast<unsigned>(seed));
+    std::set<std::string> classes;
+    for (int number = 0; number < std::stoi(argv[2]); ++number) run(maker, number, classes, argv[3]);
+    std::ofstream list(std::string(argv[3]) + "/modules.txt");
+    for (const auto& name : classes) list << name << "\n";
     count_allocations(argv[3]);
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
