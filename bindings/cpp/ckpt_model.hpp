@@ -92,8 +92,7 @@ class Model {
 
   /// Adds a tensor that is not in host memory: functions move its bytes, and live as long as this object, which has to
   /// outlive the saves that it is in. What they throw ends the save or the load with its text, and, unless it is an
-  /// Error, Status::Io; of a save in the background the text is lost. Without `put` the tensor can be saved, not loaded
-  /// into.
+  /// Error, Status::Io. Without `put` the tensor can be saved, not loaded into.
   Model& add_source(CString path, Dtype dtype, const Shape& shape, FetchFunction fetch, PutFunction put = nullptr) {
     const auto source = std::make_shared<detail::Source>(detail::Source{std::move(fetch), std::move(put)});
     keep(source);
@@ -150,7 +149,7 @@ class Model {
 
   /// Saves one file, with no policy, as a whole or not at all.
   void save(const Path& path) const {
-    detail::run([&] { return ckpt_model_save(handle_.get(), path.c_str()); });
+    detail::check(ckpt_model_save(handle_.get(), path.c_str()));
   }
 
   /// The handle of C's, still owned by this object.

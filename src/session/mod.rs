@@ -46,6 +46,7 @@ pub use load::{Loaded, Loading, Skipped};
 pub use log::Log;
 pub use model::Model;
 pub use options::{Async, Backpressure, Lock, Options, Stats};
+pub use process::is_out_of_reach;
 pub use renames::{Rename, Renames};
 pub use resume::Resumed;
 pub use run::Session;
