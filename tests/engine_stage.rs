@@ -14,7 +14,7 @@ use std::thread;
 use ckpt::engine::{
     Arena, Backend, Buffer, Disk, Feed, Save, Source, Tensors, WriteOptions, WriteStats, stage,
 };
-use ckpt::engine::{Unwatched, Watch};
+use ckpt::engine::{Loan, Unwatched, Watch};
 use ckpt::error::{Error, Result, Status};
 use ckpt::layout::{Layout, Stamp};
 use engine_support::{Model, model};
@@ -51,7 +51,7 @@ fn a_staged_save_is_the_file() {
                 let options = WriteOptions { backend, ..WriteOptions::default() };
                 thread::scope(|scope| {
                     let writer = scope.spawn(|| write(&model, &path, feed, options, &Unwatched));
-                    filler.fill(&model.buffers, threads, &Unwatched).unwrap();
+                    filler.fill(Loan::of(&model.buffers), threads, &Unwatched).unwrap();
                     assert_eq!(writer.join().unwrap().unwrap().bytes, model.file.len() as u64);
                 });
                 assert!(fs::read(&path).unwrap() == model.file, "limit {limit}, {backend:?}");
@@ -67,7 +67,7 @@ fn all_of_it_is_staged_before_it_is_written_where_there_is_room() {
     let (model, path) = (large(1), place.join("x.keras"));
     let arena = Arena::new(0, None);
     let (filler, feed) = stage(&arena, &model.layout, model.buffers.len()).unwrap();
-    filler.fill(&model.buffers, 0, &Unwatched).unwrap();
+    filler.fill(Loan::of(&model.buffers), 0, &Unwatched).unwrap();
     assert_eq!(place.names(), [""; 0]);
     write(&model, &path, feed, WriteOptions::default(), &Unwatched).unwrap();
     assert!(fs::read(&path).unwrap() == model.file);
@@ -79,7 +79,7 @@ fn a_feed_that_is_dropped_ends_the_copy() {
     let arena = Arena::new(1, None);
     let (filler, feed) = stage(&arena, &model.layout, model.buffers.len()).unwrap();
     thread::scope(|scope| {
-        let filling = scope.spawn(|| filler.fill(&model.buffers, 2, &Unwatched));
+        let filling = scope.spawn(|| filler.fill(Loan::of(&model.buffers), 2, &Unwatched));
         drop(feed);
         filling.join().unwrap().unwrap();
     });
@@ -119,7 +119,10 @@ fn a_copy_that_fails_fails_its_save() {
         let writer =
             scope.spawn(|| write(&model, &place.join("x.keras"), feed, WriteOptions::default(), &Unwatched));
         follower.cancelled.store(true, Relaxed);
-        assert_eq!(filler.fill(&model.buffers, 1, &follower).unwrap_err().status(), Status::Cancelled);
+        assert_eq!(
+            filler.fill(Loan::of(&model.buffers), 1, &follower).unwrap_err().status(),
+            Status::Cancelled
+        );
         writer.join().unwrap()
     });
     assert_eq!(result.unwrap_err().status(), Status::Cancelled);
@@ -135,7 +138,7 @@ fn a_save_tells_how_far_it_is_and_that_the_buffers_may_change() {
         let (layout, stamp, path) = (&mut model.layout, &Stamp::default(), &place.join("x.keras"));
         let options = WriteOptions { backend, ..WriteOptions::default() };
         let save = |layout: &mut Layout, follower: &Follower| {
-            let tensors = Tensors::Buffers(&model.buffers);
+            let tensors = Tensors::Lent(Loan::of(&model.buffers));
             Save {
                 storage: &Disk,
                 path,

@@ -18,6 +18,7 @@ fn header_is_not_stale() {
         "session",
         "model",
         "source",
+        "fence",
         "reader",
         "load",
         "resume",

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use async_support::{Lines, Tap, Valve, byte, epoch, has_line, listen, options};
-use ckpt::engine::{Recycle, Save, Storage, Tensors, Unwatched, Watch};
+use ckpt::engine::{Loan, Recycle, Save, Storage, Tensors, Unwatched, Watch};
 use ckpt::error::{Error, Result, Status};
 use ckpt::layout::Stamp;
 use ckpt::session::{Async, Level, Options, Session};
@@ -307,7 +307,7 @@ fn one_at_a_time_goes_until_it_fits() {
                 path: Path::new("/d/x.keras"),
                 layout: &mut layout,
                 stamp: &stamp,
-                tensors: Tensors::Buffers(&saved.buffers),
+                tensors: Tensors::Lent(Loan::of(&saved.buffers)),
                 options: rounds::options(true),
                 watch: &giver,
                 arena: None,

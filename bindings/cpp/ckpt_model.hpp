@@ -90,9 +90,9 @@ class Model {
     return add(path, view.data(), shape);
   }
 
-  /// Adds a tensor that is not in host memory: functions move its bytes, and live as keep() says. What they throw ends the save or the load with its text, and, unless it is an
-  /// Error, Status::Io; of a save in the background the text is lost. Without `put` the tensor can be saved, not loaded
-  /// into.
+  /// Adds a tensor that is not in host memory: functions move its bytes, and live as keep() says. What they throw ends the
+  /// save or the load with its text, and, unless it is an Error, Status::Io. Without `put` the tensor can be saved, not
+  /// loaded into.
   Model& add_source(CString path, Dtype dtype, const Shape& shape, FetchFunction fetch, PutFunction put = nullptr) {
     const auto source = std::make_shared<detail::Source>(detail::Source{std::move(fetch), std::move(put)});
     keep(source);
@@ -105,7 +105,7 @@ class Model {
   /// Its end may come in a thread of the library's.
   Model& keep(std::shared_ptr<void> owner) {
     auto kept = std::make_unique<std::shared_ptr<void>>(std::move(owner));
-    detail::check(ckpt_model_own(handle_.get(), &let_go, kept.get()));
+    detail::check(ckpt_model_own(handle_.get(), nullptr, &let_go, kept.get()));
     kept.release();
     return *this;
   }
@@ -152,7 +152,7 @@ class Model {
 
   /// Saves one file, with no policy, as a whole or not at all.
   void save(const Path& path) const {
-    detail::run([&] { return ckpt_model_save(handle_.get(), path.c_str()); });
+    detail::check(ckpt_model_save(handle_.get(), path.c_str()));
   }
 
   /// The handle of C's, still owned by this object.

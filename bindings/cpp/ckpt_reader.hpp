@@ -80,15 +80,13 @@ class Reader {
 
   /// Fills every tensor of a model.
   void load(Model& model) const {
-    detail::run([&] { return ckpt_reader_load(handle_.get(), model.get()); });
+    detail::check(ckpt_reader_load(handle_.get(), model.get()));
   }
   /// Fills the tensors of a model that need not be the file's, and says how many; Model::skipped() tells the others.
   std::size_t load(Model& model, Load flags, Span<const Rename> renames) const {
     std::size_t loaded = 0;
-    detail::run([&] {
-      return ckpt_reader_load_flags(handle_.get(), model.get(), static_cast<std::uint32_t>(flags), renames.data(),
-                                    renames.size(), &loaded);
-    });
+    detail::check(ckpt_reader_load_flags(handle_.get(), model.get(), static_cast<std::uint32_t>(flags), renames.data(),
+                                         renames.size(), &loaded));
     return loaded;
   }
   std::size_t load(Model& model, Load flags, std::initializer_list<Rename> renames = {}) const {

@@ -207,7 +207,7 @@ class Session {
 
   /// Waits for all saves; with Options::restore_best(), loads the best checkpoint into the model.
   void on_train_end(Model& model) {
-    detail::run([&] { return ckpt_on_train_end(handle_.get(), model.get()); });
+    detail::check(ckpt_on_train_end(handle_.get(), model.get()));
   }
   /// Waits for all saves, where Options::restore_best() was not asked for.
   void on_train_end() { detail::check(ckpt_on_train_end(handle_.get(), nullptr)); }
@@ -223,7 +223,7 @@ class Session {
   }
   /// Makes the save that is due, or has it made in the background.
   void save(const Model& model) {
-    detail::run([&] { return ckpt_save(handle_.get(), model.get()); });
+    detail::check(ckpt_save(handle_.get(), model.get()));
   }
 
   void wait_buffers() { detail::check(ckpt_wait_buffers(handle_.get())); }
@@ -235,13 +235,7 @@ class Session {
   /// checkpoint, as in a first run.
   std::optional<ResumeInfo> resume(Model& model) {
     ckpt_resume_info info{};
-    bool found = false;
-    detail::run([&] {
-      const ckpt_status status = ckpt_resume(handle_.get(), model.get(), &info);
-      found = status == CKPT_OK;
-      return status == CKPT_E_NOT_FOUND ? CKPT_OK : status;
-    });
-    if (!found) return std::nullopt;
+    if (!detail::found(ckpt_resume(handle_.get(), model.get(), &info))) return std::nullopt;
     return ResumeInfo{info.epoch, info.batch,
                       info.has_best ? std::optional<double>(info.best) : std::nullopt, info.path};
   }
@@ -269,7 +263,7 @@ class Session {
   }
   /// Loads the file of best_path() into a model; Status::NotFound before the first.
   void load_best(Model& model) {
-    detail::run([&] { return ckpt_load_best(handle_.get(), model.get()); });
+    detail::check(ckpt_load_best(handle_.get(), model.get()));
   }
 
   /// Finds out before the first epoch what would otherwise fail after it.

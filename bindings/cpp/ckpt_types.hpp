@@ -120,42 +120,21 @@ inline bool found(ckpt_status status) {
   return true;
 }
 
-/// What a function of the caller's has last thrown in this thread, while C was calling it.
-inline std::string& thrown() {
-  thread_local std::string text;
-  return text;
-}
-
-/// Calls a function of the caller's for C: what it throws becomes a status, its text waits for run().
+/// Calls a function of the caller's for C: what it throws becomes a status, and its text a part of the failure's message.
 template <typename Function>
 ckpt_status called_by_c(Function&& function) noexcept {
-  const auto keep = [](const char* text) noexcept {
-    try {
-      thrown() = text;
-    } catch (...) {
-    }
-  };
   try {
     function();
     return CKPT_OK;
   } catch (const Error& error) {
-    keep(error.what());
+    ckpt_set_last_error(error.what());
     return static_cast<ckpt_status>(error.status());
   } catch (const std::exception& error) {
-    keep(error.what());
+    ckpt_set_last_error(error.what());
   } catch (...) {
-    keep("an exception of an unknown type");
+    ckpt_set_last_error("an exception of an unknown type");
   }
   return CKPT_E_IO;
-}
-
-/// Makes a call of C's that may call functions of the caller's: check(), with what they have thrown.
-template <typename Call>
-void run(Call&& call) {
-  thrown().clear();
-  const ckpt_status status = call();
-  if (status == CKPT_OK || thrown().empty()) return check(status);
-  throw Error(static_cast<Status>(status), ckpt_last_error() + (": " + thrown()), ckpt_last_os_error());
 }
 
 template <auto Free>

@@ -17,6 +17,7 @@ use super::backend::{self, Backend};
 use super::buffer::Buffer;
 use super::destination::{MadeDirs, destination, parent};
 use super::files::{self, NewFile, Placed};
+use super::loan::Loan;
 use super::remove::remove_superseded;
 use super::space::Space;
 use super::spare::Spares;
@@ -47,9 +48,9 @@ impl Default for WriteOptions {
 }
 
 /// Where the tensors of a save come from.
-pub enum Tensors<'a> {
-    /// The caller's memory, in the order of the schema.
-    Buffers(&'a [Buffer]),
+pub enum Tensors {
+    /// The caller's, who has them back when all bytes have been read.
+    Lent(Loan),
     /// Staging memory, which another thread fills.
     Staged(Feed),
 }
@@ -65,7 +66,7 @@ pub struct Save<'a> {
     /// What is filled into it.
     pub stamp: &'a Stamp,
     /// The tensors.
-    pub tensors: Tensors<'a>,
+    pub tensors: Tensors,
     /// How.
     pub options: WriteOptions,
     /// Who follows it.
@@ -112,7 +113,7 @@ pub fn save(
     buffers: &[Buffer],
     options: &WriteOptions,
 ) -> Result<WriteStats> {
-    let (tensors, options) = (Tensors::Buffers(buffers), *options);
+    let (tensors, options) = (Tensors::Lent(Loan::of(buffers)), *options);
     Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares: None }
         .run()
 }
@@ -135,10 +136,11 @@ impl Save<'_> {
     ///   nothing, where all of that would not be enough.
     /// - [`Watch::released`] is called once, whatever becomes of the save.
     pub fn run(self) -> Result<WriteStats> {
+        let released = Released(self.watch);
+        // What is in here goes before that: whoever waits for the buffers finds them given back.
         let Save { storage, path, layout, stamp, tensors, options, watch, arena, spares } = self;
-        let released = Released(watch);
-        if let Tensors::Buffers(buffers) = &tensors {
-            write::check(layout, &memory::collect(buffers.iter().map(Buffer::nbytes))?)?;
+        if let Tensors::Lent(loan) = &tensors {
+            write::check(layout, &memory::collect(loan.buffers().iter().map(Buffer::nbytes))?)?;
         }
         let start = Instant::now();
         let (path, old) = destination(storage, path)?;
@@ -250,7 +252,7 @@ impl Save<'_> {
 fn bodies(
     files: &[&NewFile<'_>],
     layout: &Layout,
-    tensors: Tensors<'_>,
+    tensors: Tensors,
     means: &Means<'_>,
     arena: Option<&Arc<Arena>>,
 ) -> Result<Vec<Body>> {
@@ -264,26 +266,28 @@ fn bodies(
     };
     match tensors {
         Tensors::Staged(feed) => staged(feed),
-        Tensors::Buffers(buffers) if buffers.iter().any(Buffer::is_source) => {
+        Tensors::Lent(loan) if loan.buffers().iter().any(Buffer::is_source) => {
             let own = Arena::new(FETCHED, None);
-            let (filler, feed) = stage(arena.unwrap_or(&own), layout, buffers.len())?;
+            let (filler, feed) = stage(arena.unwrap_or(&own), layout, loan.buffers().len())?;
             thread::scope(|scope| {
                 let writer = thread::Builder::new().name("ckpt-write".into());
                 let writer = writer
                     .spawn_scoped(scope, || staged(feed))
                     .map_err(|e| Error::no_memory("a thread that writes what is fetched", 0).context(e))?;
-                let filled = filler.fill(buffers, 1, means.meter.watch());
+                let filled = filler.fill(loan, 1, means.meter.watch());
                 let bodies = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
                 filled.and(bodies)
             })
         }
-        Tensors::Buffers(buffers) => {
+        Tensors::Lent(mut loan) => {
+            let buffers = loan.buffers();
             let jobs = write::jobs(layout, buffers.len())?;
             for (place, job) in jobs.iter().enumerate() {
                 if let Some(file) = at(place) {
                     job.write(file.target(), buffers, means).map_err(|e| file.not_written(e))?;
                 }
             }
+            loan.end()?;
             memory::try_collect(jobs.into_iter().map(Job::finish))
         }
     }

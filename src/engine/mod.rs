@@ -2,6 +2,7 @@
 //!
 //! - [`storage`]: the seam below all I/O of a save: the real disk, or a test's faulty one.
 //! - [`buffer`]: where the elements of one tensor are: the caller's memory, or a source.
+//! - [`loan`]: the tensors of one save or load, between the fences of who owns them.
 //! - [`strided`]: moves bytes between strided memory and row-major bytes.
 //! - `tiles`: cuts a file into pieces: its body, and the edges that wait for the checksums.
 //! - `gather`, `sums`: copy the bytes of a piece, and sum them in the same pass.
@@ -39,6 +40,7 @@ mod holder;
 pub mod host;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod lease;
+pub mod loan;
 mod needed;
 mod pages;
 pub mod queue;
@@ -65,6 +67,7 @@ pub use destination::{check, probe};
 pub use forks::{PerProcess, close_in_child};
 pub use holder::Holder;
 pub use host::local_date;
+pub use loan::{Fence, Lender, Loan, Purpose};
 pub use remove::{frees, remove, remove_dir, stands};
 pub use spare::{Recycle, Spares};
 pub use stage::{Feed, Filler, stage};

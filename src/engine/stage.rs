@@ -13,6 +13,7 @@ use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channe
 use super::arena::{Arena, BLOCK, Block, PATIENCE};
 use super::buffer::Buffer;
 use super::gather::Next;
+use super::loan::Loan;
 use super::sink::{Sink, Target};
 use super::tiles::{Piece, Role};
 use super::watch::{Failure, Watch, cancelled};
@@ -55,11 +56,12 @@ pub struct Filler {
 impl Filler {
     /// Gathers all tensors, waiting for free blocks behind the writer, on `threads` threads at most, 0: as many as
     /// help; on the calling thread alone, and in the order of the file, where a tensor is not in host memory. When it
-    /// returns, the buffers may change.
+    /// returns, they have been given back.
     ///
-    /// `buffers` are those of the layout's schema. After an error the save fails, as cancelled. Where the other end
+    /// What is lent are the tensors of the layout's schema. After an error the save fails, as cancelled. Where the other end
     /// was dropped, which ends the save too, there is no error.
-    pub fn fill(self, buffers: &[Buffer], threads: u32, watch: &dyn Watch) -> Result<()> {
+    pub fn fill(self, mut loan: Loan, threads: u32, watch: &dyn Watch) -> Result<()> {
+        let buffers = loan.buffers();
         let pieces = self.files.iter().enumerate();
         let pieces = pieces.flat_map(|(i, file)| file.pieces().iter().map(move |piece| (i, piece)));
         let pieces: Vec<(usize, &Piece)> = memory::collect(pieces)?;
@@ -102,6 +104,7 @@ impl Filler {
             return Ok(());
         }
         result?;
+        loan.end()?;
         let bodies = memory::try_collect(self.files.into_iter().map(Job::finish))?;
         let _ = self.to.send(Message::Done(bodies));
         Ok(())

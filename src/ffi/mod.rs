@@ -11,6 +11,7 @@
 
 mod args;
 mod convert;
+mod fence;
 mod keras;
 mod load;
 mod model;
@@ -25,6 +26,7 @@ mod status;
 mod when;
 
 pub use convert::*;
+pub use fence::*;
 pub use keras::*;
 pub use load::*;
 pub use model::*;

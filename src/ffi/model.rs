@@ -3,11 +3,10 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::engine::Buffer;
 use crate::error::Result;
-use crate::session::{self, Model};
+use crate::session::Model;
 use crate::tensor::{Dtype, MAX_RANK, TensorSpec};
 
 use super::args::{self, free_handle, into_handle, invalid, some, string};
@@ -93,51 +92,6 @@ pub extern "C" fn ckpt_model_new(out: Option<&mut MaybeUninit<*mut ckpt_model>>)
 pub unsafe extern "C" fn ckpt_model_free(model: *mut ckpt_model) {
     // SAFETY: NULL or from ckpt_model_new, freed once, by the header's contract.
     unsafe { free_handle(model) }
-}
-
-/// Hears that something is needed no more: in the thread that frees the model, or in one that makes its saves in the
-/// background, without a lock of the library's held. It must not throw or longjmp, nor wait for a save.
-pub type ckpt_release_fn = Option<unsafe extern "C" fn(user: *mut c_void)>;
-
-/// Has release(user) called when nothing of the library needs the model's memory any more: the model is freed, and no save
-/// of it is being made or waits in the background. So what the buffers are in, and what the functions of
-/// ckpt_model_add_source() get as `user`, can be given up. Once for each call of this, in any order.
-///
-/// Not called where the process ends (exit()) before a save in the background has.
-///
-/// @param release  not NULL
-/// @param user     what it gets; may be NULL
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ckpt_model_own(
-    model: Option<&mut ckpt_model>,
-    release: ckpt_release_fn,
-    user: *mut c_void,
-) -> ckpt_status {
-    guard("ckpt_model_own", || {
-        let model = &mut some(model, "model")?.model;
-        let release = some(release, "release")?;
-        model.own(|| Arc::new(Owned { release, user }))
-    })
-}
-
-/// What a model owns: its end is the caller's function.
-struct Owned {
-    release: unsafe extern "C" fn(*mut c_void),
-    user: *mut c_void,
-}
-
-// SAFETY: `user` goes to the caller's function alone, which may be called from any thread, by the header's contract.
-unsafe impl Send for Owned {}
-// SAFETY: as above; nothing is done with a shared one.
-unsafe impl Sync for Owned {}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        if session::may_call() {
-            // SAFETY: the function and its pointer are those that the caller gave to be called with each other, once.
-            unsafe { (self.release)(self.user) }
-        }
-    }
 }
 
 /// Adds a tensor. Nothing has changed after a failure.

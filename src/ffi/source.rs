@@ -20,8 +20,9 @@ use super::status::{self, ckpt_status, ckpt_status_arg, guard};
 ///
 /// @param dst  memory of the library's, aligned to the elements; filled when the function returns, so it waits for what a
 ///             stream or a queue still has to do. With ckpt_options_set_staging_allocator(), mostly memory of that.
-/// @return CKPT_OK; another status ends the save, which fails with it and leaves the old file. A number that no status
-///         has counts as CKPT_E_INVALID_ARGUMENT. The function must not throw, longjmp, or use its model.
+/// @return CKPT_OK; another status ends the save, which fails with it, and with what ckpt_set_last_error() said, and leaves
+///         the old file. A number that no status has counts as CKPT_E_INVALID_ARGUMENT. The function must not throw,
+///         longjmp, or use its model.
 pub type ckpt_fetch_fn = Option<
     unsafe extern "C" fn(dst: *mut c_void, offset: u64, nbytes: u64, user: *mut c_void) -> ckpt_status_arg,
 >;
@@ -46,7 +47,7 @@ pub type ckpt_put_fn = Option<
 /// @param fetch        gives the bytes to a save; not NULL
 /// @param put_or_null  takes the bytes of a load; NULL: the tensor can be saved, not loaded into (CKPT_E_UNSUPPORTED)
 /// @param user         what both functions get. Like them it has to live until the model is freed and no save of it
-///                     is under way in the background any more: see ckpt_model_own().
+///                     is under way in the background any more: ckpt_model_own() can see to that.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ckpt_model_add_source(
     model: Option<&mut ckpt_model>,
@@ -96,16 +97,16 @@ unsafe impl Send for Functions {}
 unsafe impl Sync for Functions {}
 
 impl Functions {
-    /// What the `name` function has answered.
-    fn answer(&self, name: &str, offset: u64, nbytes: usize, number: ckpt_status_arg) -> Result<()> {
-        if number == ckpt_status::CKPT_OK as ckpt_status_arg {
-            return Ok(());
-        }
-        let call =
-            format!("tensor '{}': its {name} function, called for {nbytes} bytes at {offset},", self.path);
-        Err(match status::of_number(number) {
-            Some((status, name)) => Error::new(status, format!("{call} returned {name}")),
-            None => invalid(format!("{call} returned {number}, which is no status")),
+    /// Calls the `name` function, for messages.
+    fn call(
+        &self,
+        name: &str,
+        offset: u64,
+        nbytes: usize,
+        call: impl FnOnce() -> ckpt_status_arg,
+    ) -> Result<()> {
+        status::answered(call, || {
+            format!("tensor '{}': its {name} function, called for {nbytes} bytes at {offset},", self.path)
         })
     }
 }
@@ -115,8 +116,8 @@ impl Source for Functions {
         let nbytes = dst.len();
         // SAFETY: the function and its pointer are those that the caller gave to be called with each other, and alive, by
         // the header's contract; `dst` is ours to be filled.
-        let number = unsafe { (self.fetch)(dst.as_mut_ptr().cast(), offset, nbytes as u64, self.user) };
-        self.answer("fetch", offset, nbytes, number)
+        let fetch = || unsafe { (self.fetch)(dst.as_mut_ptr().cast(), offset, nbytes as u64, self.user) };
+        self.call("fetch", offset, nbytes, fetch)
     }
 
     fn put(&self, offset: u64, src: &[u8]) -> Result<()> {
@@ -124,8 +125,8 @@ impl Source for Functions {
             Error::new(Status::Internal, format!("tensor '{}' has no put function", self.path))
         })?;
         // SAFETY: as in `fetch`; `src` is only read.
-        let number = unsafe { put(src.as_ptr().cast(), offset, src.len() as u64, self.user) };
-        self.answer("put", offset, src.len(), number)
+        let put = || unsafe { put(src.as_ptr().cast(), offset, src.len() as u64, self.user) };
+        self.call("put", offset, src.len(), put)
     }
 
     fn can_put(&self) -> bool {

@@ -1,10 +1,12 @@
 //! Statuses, the calling thread's last failure, and the boundary that every entry passes through.
 
 use std::cell::RefCell;
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Result, Status};
+
+use super::args;
 
 /// What a call came to. The numbers never change; later versions may add some.
 #[repr(C)]
@@ -60,7 +62,7 @@ impl From<Status> for ckpt_status {
 pub type ckpt_status_arg = c_int;
 
 /// The failure with this number, and its name.
-pub(super) fn of_number(number: ckpt_status_arg) -> Option<(Status, &'static str)> {
+fn of_number(number: ckpt_status_arg) -> Option<(Status, &'static str)> {
     let index = usize::try_from(number).ok()?;
     let status = *Status::ALL.get(index.checked_sub(1)?)?;
     Some((status, NAMES.get(index)?.to_str().ok()?))
@@ -84,10 +86,12 @@ const NAMES: [&std::ffi::CStr; 12] = [
 struct LastError {
     message: CString,
     os: c_int,
+    /// It is a function of the caller's that said it, in the call that is being made.
+    said: bool,
 }
 
 thread_local! {
-    static LAST: RefCell<LastError> = RefCell::new(LastError { message: CString::default(), os: 0 });
+    static LAST: RefCell<LastError> = RefCell::new(LastError { message: CString::default(), os: 0, said: false });
 }
 
 /// Runs the body of an entry: failures become the thread's last error, a panic becomes `CKPT_E_INTERNAL`.
@@ -118,9 +122,29 @@ fn fail(function: &str, error: &Error) -> ckpt_status {
     let text: Vec<u8> = format!("{function}: {}", error.message()).bytes().filter(|&b| b != 0).collect();
     // A thread that is ending has no slot any more; the status alone has to do then.
     let _ = LAST.try_with(|last| {
-        *last.borrow_mut() = LastError { message: CString::new(text).unwrap_or_default(), os: error.os() };
+        *last.borrow_mut() =
+            LastError { message: CString::new(text).unwrap_or_default(), os: error.os(), said: false };
     });
     error.status().into()
+}
+
+/// Makes a call of a function of the caller's. Where it fails, the error says `what` was called, what it returned, and what
+/// ckpt_set_last_error() was told meanwhile.
+pub(super) fn answered(call: impl FnOnce() -> ckpt_status_arg, what: impl FnOnce() -> String) -> Result<()> {
+    let _ = LAST.try_with(|last| last.borrow_mut().said = false);
+    let number = call();
+    if number == CKPT_OK as ckpt_status_arg {
+        return Ok(());
+    }
+    let said = |last: &RefCell<LastError>| match &*last.borrow() {
+        LastError { said: true, message, .. } => format!(": {}", message.to_string_lossy()),
+        _ => String::new(),
+    };
+    let (what, said) = (what(), LAST.try_with(said).unwrap_or_default());
+    Err(match of_number(number) {
+        Some((status, name)) => Error::new(status, format!("{what} returned {name}{said}")),
+        None => args::invalid(format!("{what} returned {number}, which is no status{said}")),
+    })
 }
 
 /// The name of a status, as in "CKPT_E_IO".
@@ -138,6 +162,24 @@ pub extern "C" fn ckpt_status_name(status: ckpt_status_arg) -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_last_error() -> *const c_char {
     LAST.try_with(|last| last.borrow().message.as_ptr()).unwrap_or(c"".as_ptr())
+}
+
+/// Sets what ckpt_last_error() says in the calling thread: for functions of the caller's that the library calls (a
+/// ckpt_fetch_fn, for example) and that are about to return a failure. What fails because of it says so, too, whichever thread
+/// hears of it.
+///
+/// @param message  UTF-8 (what is not, is replaced), copied
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_set_last_error(message: *const c_char) -> ckpt_status {
+    guard("ckpt_set_last_error", || {
+        if message.is_null() {
+            return Err(args::invalid("message is NULL"));
+        }
+        // SAFETY: not NULL, so a string, by the header's contract.
+        let message = args::c_string(&unsafe { CStr::from_ptr(message) }.to_string_lossy())?;
+        let _ = LAST.try_with(|last| *last.borrow_mut() = LastError { message, os: 0, said: true });
+        Ok(())
+    })
 }
 
 /// The `errno` behind the calling thread's last failure, if that was CKPT_E_IO or CKPT_E_NO_SPACE; else 0.

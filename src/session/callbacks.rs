@@ -57,11 +57,6 @@ pub(super) fn in_background() -> bool {
     BACKGROUND.with(Cell::get)
 }
 
-/// Whether a function of the caller's may be called: not in the background while the process ends, since it may be gone.
-pub fn may_call() -> bool {
-    !(in_background() && process::is_ending())
-}
-
 /// Lets one call through at a time; clones are the same gate. Reentrant, since a function may call into the session that
 /// calls it.
 #[derive(Clone)]

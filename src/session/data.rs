@@ -8,8 +8,6 @@ use crate::error::{Error, Result};
 use crate::layout::{data_key, data_path};
 use crate::memory;
 
-use super::buffers::Buffers;
-
 /// Bytes by the paths that they have in a checkpoint; each is shared with the saves that hold it.
 #[derive(Clone, Default)]
 pub(super) struct Data(BTreeMap<String, Arc<Vec<u8>>>);
@@ -61,12 +59,12 @@ impl Data {
     }
 
     /// The buffers of a model, and behind them these bytes.
-    pub fn behind(&self, model: &Arc<Buffers>) -> Result<Arc<Buffers>> {
+    pub fn behind(&self, model: &Arc<Vec<Buffer>>) -> Result<Arc<Vec<Buffer>>> {
         match self.0.is_empty() {
             true => Ok(model.clone()),
             false => {
                 let own = self.0.values().map(|bytes| Buffer::owned(bytes.clone()));
-                model.with(own).map(Arc::new)
+                memory::collect(model.iter().cloned().chain(own)).map(Arc::new)
             }
         }
     }

@@ -8,7 +8,7 @@ use std::thread;
 use super::ahead;
 use super::model::Model;
 use super::renames::Renames;
-use crate::engine::Buffer;
+use crate::engine::{Buffer, Loan, Purpose};
 use crate::error::{Error, Result, Status};
 use crate::memory;
 use crate::reader::{self, Reader, Target};
@@ -88,7 +88,9 @@ impl Model {
             }
         }
         let count = host.len() + elsewhere.len();
-        fill(reader, &host, elsewhere, loading)?;
+        let mut loan = Loan::begin(Purpose::Load, self.buffers.clone(), self.lender.clone())?;
+        let filled = fill(reader, &host, elsewhere, loading);
+        filled.and(loan.end())?;
         Ok(Loaded { count, skipped })
     }
 }

@@ -17,7 +17,6 @@
 
 mod ahead;
 mod background;
-mod buffers;
 mod callbacks;
 mod convert;
 mod data;
@@ -41,13 +40,13 @@ mod surroundings;
 mod work;
 
 pub use crate::policy::Level;
-pub use buffers::Owner;
-pub use callbacks::{Progress, may_call};
+pub use callbacks::Progress;
 pub use convert::convert;
 pub use load::{Loaded, Loading, Skipped};
 pub use log::Log;
 pub use model::Model;
 pub use options::{Async, Backpressure, Lock, Options, Stats};
+pub use process::is_out_of_reach;
 pub use renames::{Rename, Renames};
 pub use resume::Resumed;
 pub use run::Session;

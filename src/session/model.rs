@@ -1,16 +1,16 @@
 //! The model: a schema, the caller's buffers, and the layouts that were computed for it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Buffer, Disk, Unwatched, WriteOptions, WriteStats};
+use crate::engine::{Buffer, Disk, Fence, Lender, Loan, Purpose, Unwatched, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Assets, Format, Layout, Schema};
 use crate::memory;
 use crate::tensor::Dtype;
 
-use super::buffers::{Buffers, Owner};
 use super::data::{Data, Sizes};
 use super::state::TrainingState;
 use super::work::{Layouts, Work};
@@ -42,7 +42,9 @@ impl Kind {
 pub struct Model {
     pub(super) schema: Schema,
     /// Shared with the saves in the background.
-    pub(super) buffers: Arc<Buffers>,
+    pub(super) buffers: Arc<Vec<Buffer>>,
+    /// Likewise.
+    pub(super) lender: Lender,
     config: Option<String>,
     assets: Assets,
     metadata: BTreeMap<String, String>,
@@ -58,8 +60,8 @@ impl Model {
 
     /// Adds a tensor whose bytes are in `buffer`; nothing has changed after an error.
     pub fn add(&mut self, path: &str, dtype: Dtype, shape: &[u64], buffer: Buffer) -> Result<()> {
-        let buffers = Buffers::make_mut(&mut self.buffers)?;
-        buffers.reserve()?;
+        let buffers = memory::make_mut(&mut self.buffers)?;
+        memory::reserve(buffers, 1)?;
         self.schema.add(path, dtype, shape)?;
         buffers.push(buffer);
         self.forget_layouts();
@@ -69,15 +71,40 @@ impl Model {
     /// The buffer of a tensor.
     pub fn buffer_mut(&mut self, path: &str) -> Result<&mut Buffer> {
         let index = self.schema.find(path);
-        let buffers = Buffers::make_mut(&mut self.buffers)?;
+        let buffers = memory::make_mut(&mut self.buffers)?;
         index.and_then(|i| buffers.get_mut(i)).ok_or_else(|| {
             Error::new(Status::NotFound, format!("the model has no tensor '{path}': add it first"))
         })
     }
 
-    /// Keeps something until the model is dropped and no save needs its buffers any more.
-    pub fn own(&mut self, owner: impl FnOnce() -> Owner) -> Result<()> {
-        Buffers::make_mut(&mut self.buffers)?.own(owner)
+    /// Has a fence stand at both ends of every save and load of the model from now on.
+    pub fn add_fence(&mut self, fence: Arc<dyn Fence>) -> Result<()> {
+        memory::push(memory::make_mut(&mut self.lender.fences)?, fence)
+    }
+
+    /// Keeps what `owned` gives for as long as the model or one of its saves needs it; `key` is its name, which nothing else
+    /// has. `owned` is not called after an error.
+    pub fn own(
+        &mut self,
+        key: Option<&str>,
+        owned: impl FnOnce() -> Arc<dyn Any + Send + Sync>,
+    ) -> Result<()> {
+        if let Some(key) = key.filter(|key| self.owned(key).is_some()) {
+            return Err(Error::new(
+                Status::InvalidArgument,
+                format!("the model owns something as '{key}' already"),
+            ));
+        }
+        let key = key.map(memory::text).transpose()?;
+        let kept = memory::make_mut(&mut self.lender.kept)?;
+        memory::reserve(kept, 1)?;
+        kept.push((key, owned()));
+        Ok(())
+    }
+
+    /// What the model keeps under a name.
+    pub fn owned(&self, key: &str) -> Option<&Arc<dyn Any + Send + Sync>> {
+        self.lender.kept.iter().find(|(name, _)| name.as_deref() == Some(key)).map(|(_, owned)| owned)
     }
 
     /// Gives `group`/vars Keras' attribute `name`.
@@ -137,8 +164,8 @@ impl Model {
         Ok(size)
     }
 
-    /// What a save needs that has these bytes of the trainer's, too, and room for a training state of so many. `again`: another save may begin before this
-    /// one has ended, and is to find a layout, too.
+    /// What a save needs that has these bytes of the trainer's, too, and room for a training state of so many; the tensors
+    /// are on loan from now on. `again`: another save may begin before this one has ended, and is to find a layout, too.
     pub(super) fn work(&self, data: &Data, kind: Kind, state_bytes: usize, again: bool) -> Result<Work> {
         let kind = kind.with(data)?;
         let layout = match self.layouts.take(&kind, state_bytes, again)? {
@@ -151,7 +178,9 @@ impl Model {
                 layout
             }
         };
-        Ok(Work::new(kind, layout, self.layouts.clone(), data.behind(&self.buffers)?))
+        let buffers = data.behind(&self.buffers)?;
+        let loan = Loan::begin(Purpose::Save, buffers, self.lender.clone())?;
+        Ok(Work::new(kind, layout, self.layouts.clone(), loan))
     }
 
     /// Writes and commits one file.

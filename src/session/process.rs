@@ -7,6 +7,7 @@ use std::{io, ptr};
 use crate::engine::{self, PerProcess};
 use crate::error::{Error, Result, Status};
 
+use super::callbacks;
 use super::shared::Shared;
 
 /// Counts the forks that led to this process, from 1.
@@ -21,6 +22,11 @@ static SESSIONS: PerProcess<Mutex<Vec<Weak<Shared>>>> = PerProcess::new();
 /// Whether the process has begun to end: the caller's functions may be gone.
 pub(super) fn is_ending() -> bool {
     ENDING.load(SeqCst)
+}
+
+/// Whether the caller's functions are not to be called any more: on a thread of ours, while the process ends.
+pub fn is_out_of_reach() -> bool {
+    is_ending() && callbacks::in_background()
 }
 
 /// Which of the forks that led here the last one was.

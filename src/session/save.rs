@@ -4,7 +4,7 @@ use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::engine::{Buffer, Filler};
+use crate::engine::{Filler, Loan};
 use crate::error::{Error, Result, Status};
 use crate::policy::{Level, Ticket};
 use crate::sync::MutexGuard;
@@ -115,9 +115,9 @@ impl Shared {
             }
         };
         let replaced = self.enqueue(core, accepted.with(work, true), copying.is_some());
-        let (result, failed) = copying.map_or((Ok(()), None), |(filler, buffers)| {
+        let (result, failed) = copying.map_or((Ok(()), None), |(filler, loan)| {
             let follow = Follow { shared: self, flight: &flight, counter, path: &path, place };
-            self.copy(filler, &buffers, &follow)
+            self.copy(filler, loan, &follow)
         });
         (result, replaced.into_iter().chain(failed).collect())
     }
@@ -161,21 +161,23 @@ impl Shared {
         let line = replaced.map(|Job { counter, ticket, work, .. }| {
             let text = format!("the save to '{}' gives way to that to '{path}'", ticket.due().path);
             core.policy.give_back(ticket);
-            core.open.remove(&counter);
-            (work, (Level::Info, text))
+            (counter, work, (Level::Info, text))
         });
         drop(core);
         self.tell_change();
-        line.map(|(work, line)| {
+        line.map(|(counter, work, line)| {
+            // Before those who wait for its buffers hear of it.
             work.discard();
+            self.lock().open.remove(&counter);
+            self.tell_change();
             line
         })
     }
 
     /// Copies the buffers of a save that is in the queue or being made.
-    fn copy(&self, filler: Filler, buffers: &[Buffer], follow: &Follow<'_>) -> (Result<()>, Option<Line>) {
+    fn copy(&self, filler: Filler, loan: Loan, follow: &Follow<'_>) -> (Result<()>, Option<Line>) {
         let begin = Instant::now();
-        let filled = guarded(|| filler.fill(buffers, self.write.threads, follow));
+        let filled = guarded(|| filler.fill(loan, self.write.threads, follow));
         follow.flight.set_copy_secs(begin.elapsed().as_secs_f64());
         let mut core = self.lock();
         let line = match core.open.get_mut(&follow.counter) {

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::{
-    self, Arena, Feed, Filler, Save, Spares, Storage, Tensors, Watch, WriteOptions, WriteStats,
+    self, Arena, Feed, Filler, Loan, Save, Spares, Storage, Tensors, Watch, WriteOptions, WriteStats,
 };
 use crate::error::Result;
 use crate::layout::{Layout, Stamp};
 use crate::sync::parking_lot::Mutex;
 
-use super::buffers::Buffers;
 use super::model::Kind;
 
 /// The most layouts of a model that are kept: for a save that is being made, for one that waits, and one to copy from.
@@ -46,8 +45,8 @@ impl Layouts {
 
 /// Where the tensors of a save are.
 enum Held {
-    /// In the caller's memory.
-    Buffers(Arc<Buffers>),
+    /// The caller's.
+    Lent(Loan),
     /// In staging memory, or on their way there.
     Staged(Feed),
 }
@@ -62,18 +61,19 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// The tensors of `buffers`, to be written from where they are.
-    pub fn new(kind: Kind, layout: Layout, home: Arc<Layouts>, buffers: Arc<Buffers>) -> Work {
-        Work { kind, layout, home, tensors: Held::Buffers(buffers) }
+    /// The tensors of a loan, to be written from where they are.
+    pub fn new(kind: Kind, layout: Layout, home: Arc<Layouts>, loan: Loan) -> Work {
+        Work { kind, layout, home, tensors: Held::Lent(loan) }
     }
 
     /// Has the tensors written from staging memory instead; `None` where they are to be already.
-    pub fn stage(&mut self, arena: &Arc<Arena>) -> Result<Option<(Filler, Arc<Buffers>)>> {
-        let Held::Buffers(buffers) = &self.tensors else { return Ok(None) };
-        let buffers = buffers.clone();
-        let (filler, feed) = engine::stage(arena, &self.layout, buffers.len())?;
-        self.tensors = Held::Staged(feed);
-        Ok(Some((filler, buffers)))
+    pub fn stage(&mut self, arena: &Arc<Arena>) -> Result<Option<(Filler, Loan)>> {
+        let Held::Lent(loan) = &self.tensors else { return Ok(None) };
+        let (filler, feed) = engine::stage(arena, &self.layout, loan.buffers().len())?;
+        match std::mem::replace(&mut self.tensors, Held::Staged(feed)) {
+            Held::Lent(loan) => Ok(Some((filler, loan))),
+            Held::Staged(_) => Ok(None),
+        }
     }
 
     /// Writes the file and puts it in place.
@@ -88,12 +88,8 @@ impl Work {
     ) -> Result<WriteStats> {
         let Work { kind, mut layout, home, tensors } = self;
         let stamp = Stamp { state, date: engine::local_date() };
-        let buffers;
         let tensors = match tensors {
-            Held::Buffers(held) => {
-                buffers = held;
-                Tensors::Buffers(&buffers)
-            }
+            Held::Lent(loan) => Tensors::Lent(loan),
             Held::Staged(feed) => Tensors::Staged(feed),
         };
         let save = Save {

@@ -127,6 +127,28 @@ typedef enum ckpt_log_level {
 } ckpt_log_level;
 
 /**
+ * Where a fence stands.
+ */
+typedef enum ckpt_fence_at {
+  /**
+   * A save begins: what its tensors hold now is what it has to write.
+   */
+  CKPT_FENCE_SAVE_BEGIN = 0,
+  /**
+   * It has fetched all of them, or will fetch no more. Its file does not have its name yet.
+   */
+  CKPT_FENCE_SAVE_END = 1,
+  /**
+   * A load begins.
+   */
+  CKPT_FENCE_LOAD_BEGIN = 2,
+  /**
+   * It has put all of them, or will put no more.
+   */
+  CKPT_FENCE_LOAD_END = 3,
+} ckpt_fence_at;
+
+/**
  * The type of an element. Enum arguments enter as plain integers; a number that is none of them is refused.
  */
 typedef enum ckpt_dtype {
@@ -455,12 +477,6 @@ typedef struct ckpt_stats {
 } ckpt_stats;
 
 /**
- * Hears that something is needed no more: in the thread that frees the model, or in one that makes its saves in the
- * background, without a lock of the library's held. It must not throw or longjmp, nor wait for a save.
- */
-typedef void (*ckpt_release_fn)(void *user);
-
-/**
  * Fills dst with nbytes of a tensor, row-major, from byte `offset` of it on: whole elements, 2 MiB at most, never 0.
  *
  * A save calls the fetch functions of its model in the order of the bytes in the file, which is not that of
@@ -470,8 +486,9 @@ typedef void (*ckpt_release_fn)(void *user);
  *
  * @param dst  memory of the library's, aligned to the elements; filled when the function returns, so it waits for what a
  *             stream or a queue still has to do. With ckpt_options_set_staging_allocator(), mostly memory of that.
- * @return CKPT_OK; another status ends the save, which fails with it and leaves the old file. A number that no status
- *         has counts as CKPT_E_INVALID_ARGUMENT. The function must not throw, longjmp, or use its model.
+ * @return CKPT_OK; another status ends the save, which fails with it, and with what ckpt_set_last_error() said, and leaves
+ *         the old file. A number that no status has counts as CKPT_E_INVALID_ARGUMENT. The function must not throw,
+ *         longjmp, or use its model.
  */
 typedef ckpt_status (*ckpt_fetch_fn)(void *dst, uint64_t offset, uint64_t nbytes, void *user);
 
@@ -487,6 +504,26 @@ typedef ckpt_status (*ckpt_fetch_fn)(void *dst, uint64_t offset, uint64_t nbytes
  * @return as of ckpt_fetch_fn; the load fails with it, and the content of the model's tensors is not defined
  */
 typedef ckpt_status (*ckpt_put_fn)(const void *src, uint64_t offset, uint64_t nbytes, void *user);
+
+/**
+ * Hears that the tensors of a model are in use, and that they no longer are: where what changes them is asynchronous
+ * itself (a GPU's stream, a queue), it notes there what has to be done first, and what has to wait.
+ *
+ * A BEGIN is called by the thread that makes the call (ckpt_save() of a save that is due, in whatever mode;
+ * ckpt_model_save(); all loads), before any fetch or put function of the model. An END follows every BEGIN that returned
+ * CKPT_OK, on whatever thread that is, before ckpt_wait_buffers() or the load returns. Several saves of one
+ * model may be under way at once, in the background or in several sessions, each with its own BEGIN and END.
+ *
+ * @return CKPT_OK; another status fails the save, which leaves the old file, or the load, with what
+ *         ckpt_set_last_error() said. Else as of ckpt_fetch_fn.
+ */
+typedef ckpt_status (*ckpt_fence_fn)(enum ckpt_fence_at at, void *user);
+
+/**
+ * Ends what was handed over: from any thread, without a lock of the library's; it must not throw, longjmp, or call the
+ * library.
+ */
+typedef void (*ckpt_release_fn)(void *user);
 
 /**
  * What a tensor in a checkpoint is. Its pointers are valid while the reader lives.
@@ -573,6 +610,15 @@ const char *ckpt_status_name(ckpt_status status);
  * thread's next failing call.
  */
 const char *ckpt_last_error(void);
+
+/**
+ * Sets what ckpt_last_error() says in the calling thread: for functions of the caller's that the library calls (a
+ * ckpt_fetch_fn, for example) and that are about to return a failure. What fails because of it says so, too, whichever thread
+ * hears of it.
+ *
+ * @param message  UTF-8 (what is not, is replaced), copied
+ */
+enum ckpt_status ckpt_set_last_error(const char *message);
 
 /**
  * The `errno` behind the calling thread's last failure, if that was CKPT_E_IO or CKPT_E_NO_SPACE; else 0.
@@ -1114,20 +1160,6 @@ enum ckpt_status ckpt_model_new(struct ckpt_model **out);
 void ckpt_model_free(struct ckpt_model *model);
 
 /**
- * Has release(user) called when nothing of the library needs the model's memory any more: the model is freed, and no save
- * of it is being made or waits in the background. So what the buffers are in, and what the functions of
- * ckpt_model_add_source() get as `user`, can be given up. Once for each call of this, in any order.
- *
- * Not called where the process ends (exit()) before a save in the background has.
- *
- * @param release  not NULL
- * @param user     what it gets; may be NULL
- */
-enum ckpt_status ckpt_model_own(struct ckpt_model *model,
-                                ckpt_release_fn release,
-                                void *user);
-
-/**
  * Adds a tensor. Nothing has changed after a failure.
  *
  * @param path     components joined by '/', as in "layers/dense/vars/0": none empty, ".", or "..", the first not
@@ -1244,7 +1276,7 @@ enum ckpt_status ckpt_model_skipped(const struct ckpt_model *model,
  * @param fetch        gives the bytes to a save; not NULL
  * @param put_or_null  takes the bytes of a load; NULL: the tensor can be saved, not loaded into (CKPT_E_UNSUPPORTED)
  * @param user         what both functions get. Like them it has to live until the model is freed and no save of it
- *                     is under way in the background any more: see ckpt_model_own().
+ *                     is under way in the background any more: ckpt_model_own() can see to that.
  */
 enum ckpt_status ckpt_model_add_source(struct ckpt_model *model,
                                        const char *path,
@@ -1254,6 +1286,43 @@ enum ckpt_status ckpt_model_add_source(struct ckpt_model *model,
                                        ckpt_fetch_fn fetch,
                                        ckpt_put_fn put_or_null,
                                        void *user);
+
+/**
+ * Has a fence stand around every save and load of the model from now on. Of several, those that came first begin first and
+ * end last; what one of them refuses is over for all of them.
+ *
+ * In a process that is ending none is called in the background any more.
+ *
+ * @param fence  not NULL
+ * @param user   what the function gets; as in ckpt_model_add_source()
+ */
+enum ckpt_status ckpt_model_add_fence(struct ckpt_model *model,
+                                      ckpt_fence_fn fence,
+                                      void *user);
+
+/**
+ * Hands something over to a model: what the `user` of its sources and fences points to, for example. It is released, once,
+ * when the model has been freed and no save of it is under way in the background any more; on whatever thread that is,
+ * and before ckpt_wait_buffers() returns. Not called in the background of a process that is ending. Nothing has changed
+ * after a failure, and nothing is released.
+ *
+ * @param key_or_null  UTF-8, copied: a name by which ckpt_model_owned() finds it, unique in the model
+ *                     (CKPT_E_INVALID_ARGUMENT); NULL: nobody has to
+ * @param release      not NULL
+ * @param user         what the function gets
+ */
+enum ckpt_status ckpt_model_own(struct ckpt_model *model,
+                                const char *key_or_null,
+                                ckpt_release_fn release,
+                                void *user);
+
+/**
+ * Finds what was handed over to a model under a key; CKPT_E_NOT_FOUND where nothing was.
+ *
+ * @param key  UTF-8
+ * @param out  not NULL; receives the `user` of ckpt_model_own(); untouched on failure
+ */
+enum ckpt_status ckpt_model_owned(const struct ckpt_model *model, const char *key, void **out);
 
 /**
  * Opens a checkpoint, written by this library, Keras, or whoever else writes one of its formats: .keras,

@@ -298,8 +298,6 @@ static void model_add(ckpt_model *m) {
   OK(ckpt_model_add(m, "empty", CKPT_DTYPE_F32, 2, (const int64_t[]){0, INT64_MAX}, NULL, NULL));
 }
 
-static void release_nothing(void *user) { (void)user; }
-
 static ckpt_status fetch_nothing(void *dst, uint64_t offset, uint64_t nbytes, void *user) {
   (void)dst, (void)offset, (void)nbytes, (void)user;
   return CKPT_OK;
@@ -312,8 +310,6 @@ static void model_add_source(void) {
   ckpt_model *m = NULL;
   float data[6];
   OK(ckpt_model_new(&m));
-  FAILS(ckpt_model_own(NULL, release_nothing, NULL), INVALID, "model is NULL");
-  FAILS(ckpt_model_own(m, NULL, NULL), INVALID, "release is NULL");
   FAILS(ckpt_model_add_source(NULL, "s", f32, 2, shape, fetch, NULL, NULL), INVALID, "model is NULL");
   FAILS(ckpt_model_add_source(m, NULL, f32, 2, shape, fetch, NULL, NULL), INVALID, "path is NULL");
   FAILS(ckpt_model_add_source(m, not_utf8, f32, 2, shape, fetch, NULL, NULL), INVALID, "path is not UTF-8");
@@ -330,6 +326,35 @@ static void model_add_source(void) {
   ckpt_model_free(m);
 }
 
+static ckpt_status stand(ckpt_fence_at at, void *user) {
+  (void)at, (void)user;
+  return CKPT_OK;
+}
+
+static void release(void *user) { (void)user; }
+
+static void model_add_fence(void) {
+  ckpt_model *m = NULL;
+  void *owned = SENTINEL;
+  OK(ckpt_model_new(&m));
+  FAILS(ckpt_model_add_fence(NULL, stand, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_model_add_fence(m, NULL, NULL), INVALID, "fence is NULL");
+  FAILS(ckpt_model_own(NULL, "k", release, NULL), INVALID, "model is NULL");
+  FAILS(ckpt_model_own(m, not_utf8, release, NULL), INVALID, "key_or_null is not UTF-8");
+  FAILS(ckpt_model_own(m, "k", NULL, NULL), INVALID, "release is NULL");
+  FAILS(ckpt_model_owned(NULL, "k", &owned), INVALID, "model is NULL");
+  FAILS(ckpt_model_owned(m, NULL, &owned), INVALID, "key is NULL");
+  FAILS(ckpt_model_owned(m, not_utf8, &owned), INVALID, "key is not UTF-8");
+  FAILS(ckpt_model_owned(m, "k", &owned), CKPT_E_NOT_FOUND, "'k'");
+  UNTOUCHED(owned);
+  OK(ckpt_model_own(m, "k", release, NULL));
+  FAILS(ckpt_model_owned(m, "k", NULL), INVALID, "out is NULL");
+  FAILS(ckpt_set_last_error(NULL), INVALID, "message is NULL");
+  OK(ckpt_set_last_error(not_utf8));
+  CHECK(strcmp(ckpt_last_error(), "a\xef\xbf\xbd/b.weights.h5") == 0);
+  ckpt_model_free(m);
+}
+
 static void model(void) {
   ckpt_model *m = NULL;
   float data = 0;
@@ -337,6 +362,7 @@ static void model(void) {
   OK(ckpt_model_new(&m));
   model_add(m);
   model_add_source();
+  model_add_fence();
 
   FAILS(ckpt_model_set_name(NULL, "layers/x", "x"), INVALID, "model is NULL");
   FAILS(ckpt_model_set_name(m, NULL, "x"), INVALID, "group is NULL");

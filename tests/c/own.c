@@ -26,7 +26,7 @@ static ckpt_model *model_of(owned *o, float value) {
     o->data[i] = value;
   OK(ckpt_model_new(&model));
   OK(ckpt_model_add(model, "layers/dense/vars/0", CKPT_DTYPE_F32, 1, shape, NULL, o->data));
-  OK(ckpt_model_own(model, release, o));
+  OK(ckpt_model_own(model, NULL, release, o));
   return model;
 }
 
@@ -44,7 +44,7 @@ static void check_file(const char *path, float value) {
 static void without_a_save(void) {
   owned o;
   ckpt_model *model = model_of(&o, 1);
-  OK(ckpt_model_own(model, release, &o));
+  OK(ckpt_model_own(model, NULL, release, &o));
   OK(ckpt_model_add(model, "layers/dense/vars/1", CKPT_DTYPE_F32, 0, NULL, NULL, o.data));
   CHECK(o.released == 0);
   ckpt_model_free(model);

@@ -7,7 +7,7 @@ pub mod mem;
 pub mod rounds;
 pub mod shards;
 
-use ckpt::engine::{Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
+use ckpt::engine::{Buffer, Loan, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
 use ckpt::error::Result;
 use ckpt::layout::{Extent, Layout, Source, Stamp};
 use std::path::Path;
@@ -60,7 +60,7 @@ impl Model {
     ) -> Result<WriteStats> {
         let (mut layout, stamp) = (self.layout.copied().unwrap(), Stamp::default());
         let (layout, stamp) = (&mut layout, &stamp);
-        let tensors = Tensors::Buffers(&self.buffers);
+        let tensors = Tensors::Lent(Loan::of(&self.buffers));
         let spares = Some(spares);
         Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares }.run()
     }

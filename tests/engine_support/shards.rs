@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ckpt::engine::{Buffer, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
+use ckpt::engine::{Buffer, Loan, Save, Spares, Storage, Tensors, Unwatched, WriteOptions, WriteStats, save};
 use ckpt::error::Result;
 use ckpt::layout::{Format, Layout, Options, Schema, Source, Stamp, plan};
 use ckpt::tensor::Dtype;
@@ -68,7 +68,7 @@ impl Sharded {
     ) -> Result<WriteStats> {
         let (mut layout, stamp) = (self.layout.copied().unwrap(), Stamp::default());
         let (layout, stamp) = (&mut layout, &stamp);
-        let tensors = Tensors::Buffers(&self.buffers);
+        let tensors = Tensors::Lent(Loan::of(&self.buffers));
         let spares = Some(spares);
         Save { storage, path, layout, stamp, tensors, options, watch: &Unwatched, arena: None, spares }.run()
     }

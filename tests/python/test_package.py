@@ -17,8 +17,8 @@ from libckpt import _c, model
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = re.sub(r"/\*.*?\*/", "", (ROOT / "include/ckpt.h").read_text(), flags=re.S)
-# Not for Python: models in the making (Keras makes them there), sources' functions.
-LEFT_OUT = re.compile("ckpt_keras_|ckpt_model_add_fence")
+# Not for Python: models in the making (Keras makes them there), and what functions of a source need.
+LEFT_OUT = re.compile("ckpt_keras_|ckpt_model_add_fence|ckpt_model_owned|ckpt_set_last_error")
 LETTERS = {"bool": "b", "uint32_t": "u", "uint64_t": "U", "size_t": "z", "double": "d", "void": "v", "int": "i",
            "const char *": "s"}
 HANDLES = {"ckpt", "ckpt_model", "ckpt_options", "ckpt_reader"}

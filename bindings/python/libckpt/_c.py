@@ -35,7 +35,7 @@ PROTOTYPES = """
     ckpt_model_new i:p              ckpt_model_free v:h              ckpt_model_add i:hsizppp        ckpt_model_set_name i:hss
     ckpt_model_set_data i:hsp       ckpt_model_set_config i:hs       ckpt_model_set_asset i:hspz
     ckpt_model_set_metadata i:hss   ckpt_model_save i:hs             ckpt_model_skipped_len z:h      ckpt_model_skipped i:hzpp
-    ckpt_model_add_source i:hsizpppp                                 ckpt_model_own i:hpp
+    ckpt_model_add_source i:hsizpppp                                 ckpt_model_own i:hspp
     ckpt_reader_open i:sp           ckpt_reader_open_flags i:sup     ckpt_reader_free v:h            ckpt_reader_len z:h
     ckpt_reader_find i:hsp          ckpt_reader_tensor i:hzp         ckpt_reader_read i:hzpz         ckpt_reader_verify i:h
     ckpt_reader_config i:hp         ckpt_reader_metadata i:hp        ckpt_reader_state i:hp          ckpt_reader_name i:hsp

@@ -44,7 +44,7 @@ class Model:
         self._handle = made(functions["ckpt_model_new"])
         key = next(_keys)
         self._arrays = _held[key] = {}
-        functions["ckpt_model_own"](self._handle, _release, key)
+        functions["ckpt_model_own"](self._handle, None, _release, key)
         for path, array in dict(tensors).items():
             self.add(path, array)
 
