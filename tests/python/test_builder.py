@@ -1,6 +1,5 @@
 """A model that ckpt_keras_* describes is the one that Keras makes of the same layers: its configuration, its variables,
 its predictions, and the training that goes on from its optimizer's state."""
-import ctypes
 import json
 import os
 import sys
@@ -12,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from capi import DTYPES, Failure, Lib, TensorInfo
+from capi import Failure
 from in_jax import run
+from keras_builder import Builder, config_of, lib
 
-lib = Lib()
 rng = np.random.default_rng(6)
 
 # Each layer of the table, with its defaults and with others: the shape of a sample, the class, the arguments.
@@ -78,61 +77,6 @@ LAYERS = [
     ((4,), "Dense", {"units": 3, "dtype": "float64", "name": "mine", "trainable": False}),
     ((4,), "Dense", {"units": 3, "dtype": "mixed_bfloat16"}),
 ]
-
-
-class Builder:
-    """A ckpt_keras, and the arrays that are bound to it."""
-
-    def __init__(self, shape, **more):
-        self.handle = lib.make("ckpt_keras_new")
-        self.arrays = {}
-        self.add("InputLayer", {"shape": shape, **more})
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        lib.c.ckpt_keras_free(self.handle)
-
-    def add(self, name, config):
-        config = config if isinstance(config, str) else json.dumps(config)
-        return lib.make("ckpt_keras_add", self.handle, name.encode(), config.encode(), kind=ctypes.c_size_t).value
-
-    def variable(self, layer, name):
-        info = lib.make("ckpt_keras_variable", self.handle, ctypes.c_size_t(layer), name.encode(), kind=TensorInfo)
-        return info.path.decode(), tuple(info.shape[:info.rank]), DTYPES[info.dtype]
-
-    def bind(self, layer, name, array):
-        self.arrays[layer, name] = array
-        strides = (ctypes.c_int64 * array.ndim)(*(s // array.itemsize for s in array.strides))
-        lib("ckpt_keras_bind", self.handle, ctypes.c_size_t(layer), name.encode(), DTYPES.index(str(array.dtype)),
-            None if array.flags.c_contiguous else strides, ctypes.c_void_p(array.ctypes.data))
-
-    def compile(self, name, **config):
-        lib("ckpt_keras_compile", self.handle, name.encode(), json.dumps(config).encode())
-
-    def bind_optimizer(self, slot, array, layer=0, variable=None):
-        self.arrays[slot, layer, variable] = array
-        lib("ckpt_keras_bind_optimizer", self.handle, slot.encode(), ctypes.c_size_t(layer),
-            variable and variable.encode(), DTYPES.index(str(array.dtype)), None, ctypes.c_void_p(array.ctypes.data))
-
-    def save(self, path):
-        model = lib.make("ckpt_keras_model", self.handle)
-        try:
-            lib("ckpt_model_save", model, os.fspath(path).encode())
-        finally:
-            lib.c.ckpt_model_free(model)
-
-
-def config_of(path):
-    """The configuration in a .keras file, without what tells nothing of the model."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items() if k != "shared_object_id"}
-        return [plain(v) for v in value] if isinstance(value, list) else value
-
-    return plain(json.loads(zipfile.ZipFile(path).read("config.json")))
 
 
 def names_of(path):
@@ -312,7 +256,7 @@ WRONG = [
     ("Permute", '{"dims": [2, 1]}', "INVALID_ARGUMENT", "'dims' has 2 axes"),
     ("BatchNormalization", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
     ("Softmax", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
-    ("LayerNormalization", '{"axis": [1, 1]}', "INVALID_ARGUMENT", "'axis' is [1,1]"),
+    ("LayerNormalization", '{"axis": [1, -3]}', "INVALID_ARGUMENT", "'axis' has axis -3 of (None, 8, 8, 3) twice"),
     ("Activation", '{"activation": "glu"}', "INVALID_ARGUMENT", "'activation' is"),
     ("Dense", '{"units": 9223372036854775807}', "INVALID_ARGUMENT", "more elements than can be counted"),
     ("LSTM", '{"units": 3, "return_state": true}', "UNSUPPORTED", "hands on one tensor"),

@@ -1,0 +1,166 @@
+"""Of each argument that the builder has, values of every kind: it takes those that Keras takes, and Keras makes of them
+what the builder has said; it refuses the others, at once. Keras is the judge: it makes the model and runs it."""
+import itertools
+import json
+import os
+import warnings
+
+os.environ.setdefault("KERAS_BACKEND", "numpy")
+import keras
+import numpy as np
+import pytest
+
+from capi import Failure
+from keras_builder import Builder, config_of
+
+# What each layer is given, and what it needs: the shape of a sample, the arguments.
+LAYERS = {
+    "Dense": ((3, 4), {"units": 3}),
+    "Conv1D": ((9, 2), {"filters": 4, "kernel_size": 2}),
+    "Conv2D": ((8, 9, 2), {"filters": 4, "kernel_size": 2}),
+    "DepthwiseConv2D": ((8, 9, 2), {"kernel_size": 2}),
+    "MaxPooling1D": ((9, 2), {}),
+    "MaxPooling2D": ((9, 8, 2), {}),
+    "AveragePooling1D": ((9, 2), {"pool_size": 2}),
+    "AveragePooling2D": ((9, 8, 2), {"pool_size": 2}),
+    "GlobalAveragePooling1D": ((9, 2), {}),
+    "GlobalAveragePooling2D": ((9, 8, 2), {}),
+    "ZeroPadding1D": ((9, 2), {}),
+    "ZeroPadding2D": ((9, 8, 2), {}),
+    "Flatten": ((3, 4), {}),
+    "Reshape": ((3, 4), {"target_shape": [6, 2]}),
+    "Permute": ((3, 4), {"dims": [2, 1]}),
+    "Dropout": ((3, 4), {"rate": 0.5}),
+    "BatchNormalization": ((3, 4), {"renorm": True}),
+    "LayerNormalization": ((3, 4), {}),
+    "Embedding": ((4,), {"input_dim": 5, "output_dim": 3}),
+    "LSTM": ((4, 2), {"units": 3}),
+    "GRU": ((4, 2), {"units": 3}),
+    "Activation": ((3, 4), {"activation": "relu"}),
+    "ReLU": ((3, 4), {}),
+    "Softmax": ((3, 4), {}),
+}
+OPTIMIZERS = {"SGD": {}, "RMSprop": {}, "Adam": {}, "AdamW": {}}
+
+
+def serialized(module, class_name, **config):
+    return {"module": f"keras.{module}", "class_name": class_name, "config": config, "registered_name": None}
+
+
+VALUES = [
+    None, True, False, 0, 1, 2, 3, -1, -2, 1.0, 0.5, 1.5, -0.5, 2**33, 1e300,
+    "x", "", "auto", "valid", "same", "causal", "channels_first", "channels_last", "relu", "zeros", "he_normal",
+    "OrthogonalInitializer", "identity", "l2", "L1", "l1_l2", "orthogonal_regularizer", "max_norm", "NonNeg",
+    "float16", "float64", "mixed_bfloat16",
+    [], [1], [-1], [2], [1, 2], [2, 1], [1, -1], [2, 2], [1, 1], [0, 1], [None, 1], [None, 12], [None, 5], [None, None],
+    [-1, None], [-1, 6], [12], [1, 1, 1], [2, 1, 4], [None, 3, 4], [None, 3, 5], [5, 1, None], [None, 1, 1, 1], [0.5, 1],
+    ["x"], [[1, 2], [0, 1]], [[1], 2], [[1, 2, 3], 1],
+    {}, {"x": 1}, {"rmax": 3.0, "rmin": 1.0, "dmax": 2}, {"rmax": 1, "rmin": 2}, {"dmax": -1}, {"rmax": "x"},
+    serialized("initializers", "HeNormal", seed=3), serialized("initializers", "HeNormal", seed=-3),
+    serialized("initializers", "HeNormal", sed=3), serialized("initializers", "Orthogonal", gain=0.5),
+    serialized("initializers", "VarianceScaling", scale=0.0), serialized("initializers", "VarianceScaling", mode="fan"),
+    serialized("initializers", "VarianceScaling", distribution="normal", input_axes=[0], output_axes=[-1]),
+    serialized("initializers", "VarianceScaling", input_axes=[0], output_axes=[7]),
+    serialized("initializers", "Constant", value=2), serialized("initializers", "Zero"),
+    serialized("regularizers", "L2", l2=0.5), serialized("regularizers", "L2", l2=-0.5),
+    serialized("regularizers", "L1L2", l1=None, l2=1), serialized("regularizers", "OrthogonalRegularizer", mode="x"),
+    serialized("constraints", "MaxNorm", axis=[0]), serialized("constraints", "UnitNorm", axis=9),
+    serialized("constraints", "MinMaxNorm", rate=0.5), serialized("constraints", "MinMaxNorm", speed=1),
+    serialized("dtype_policies", "DTypePolicy", name="float32"),
+    {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float16"}, "registered_name": None},
+    {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "int"}, "registered_name": None},
+]
+
+FLAGS = {"use_bias"}
+EXCEPTIONS = []
+
+
+def expected(name, argument, value):
+    """Why the builder may refuse what Keras takes."""
+    return next((why for why, is_it in EXCEPTIONS if is_it(name, argument, value)), None)
+
+
+def names_in(call):
+    """The names that the refusal of an unknown one lists."""
+    with pytest.raises(Failure) as failed:
+        call()
+    return str(failed.value).split(" are: ")[-1].split("it has ")[-1].split(", ")
+
+
+def arguments_of_layer(name):
+    shape, needed = LAYERS[name]
+    with Builder(shape) as builder:
+        return names_in(lambda: builder.add(name, {**needed, "?": 1}))
+
+
+def ours(path, shape, name, arguments):
+    """The layer's configuration as the builder writes it."""
+    with Builder(shape) as builder:
+        layer = builder.add(name, arguments)
+        for variable in names_in(lambda: builder.variable(layer, "?")):
+            if variable != "none":
+                _, of_shape, dtype = builder.variable(layer, variable)
+                builder.bind(layer, variable, np.broadcast_to(np.zeros((), dtype), of_shape))
+        builder.save(path)
+    return config_of(path)
+
+
+def run_in_keras(make, shape):
+    """What Keras says of the layer that it has made, if it can make it and run it; or why it cannot."""
+    keras.utils.clear_session()
+    try:
+        model = make()
+        for training in (False, True):
+            model(np.ones((2, *shape), "float32"), training=training)
+        for variable in model.weights:
+            if variable.constraint is not None:
+                variable.constraint(variable.value)
+        model.losses
+        config = json.loads(model.to_json())["config"]["layers"][1]["config"]
+        return {k: v for k, v in config.items() if k != "name"}, None
+    except Exception as e:
+        return None, f"{type(e).__name__}: {e}"
+
+
+def alike(a, b):
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or abs(a - b) <= 1e-6 * abs(a)  # Keras keeps some in float32
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(alike, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_takes_what_keras_takes(tmp_path, name):
+    warnings.simplefilter("ignore")
+    shape, needed = LAYERS[name]
+    wrong = []
+    for argument, value in itertools.product(arguments_of_layer(name), VALUES):
+        if argument in ("units", "filters", "input_dim", "output_dim", "depth_multiplier") and value == 2**33:
+            continue  # which Keras would make
+        arguments = {**needed, argument: value}
+
+        def raw():
+            layer = getattr(keras.layers, name).from_config(json.loads(json.dumps(arguments)))
+            return keras.Sequential([keras.Input(shape), layer])
+
+        theirs, why_not = run_in_keras(raw, shape)
+        try:
+            config = ours(tmp_path / "ours.keras", shape, name, arguments)
+        except Failure as e:
+            if theirs is not None and not expected(name, argument, value):
+                wrong.append(f"{argument}={value!r} is refused: {e}")
+            continue
+        written = {k: v for k, v in config["config"]["layers"][1]["config"].items() if k != "name"}
+        made, why_broken = run_in_keras(lambda: keras.saving.deserialize_keras_object(config), shape)
+        if made is None:
+            wrong.append(f"{argument}={value!r} is taken: {why_broken[:300]}")
+        elif not alike(made, written):
+            differ = {k: (written.get(k), made.get(k)) for k in written.keys() | made.keys() if written.get(k) != made.get(k)}
+            wrong.append(f"{argument}={value!r} becomes {differ}")
+        elif theirs is not None and not alike(theirs, made):
+            differ = {k: (made.get(k), theirs.get(k)) for k in theirs.keys() | made.keys() if theirs.get(k) != made.get(k)}
+            wrong.append(f"{argument}={value!r}: Keras makes {differ}")
+    assert not wrong, "\n".join(wrong)
