@@ -115,7 +115,8 @@ fn in_form(kind: Kind, value: &Value) -> std::result::Result<Value, Wrong> {
         Kind::Flag => value.is_boolean(),
         Kind::FlagOr(word) => value.is_boolean() || value == word,
         Kind::Never(why) if *value != Value::Bool(false) => return Err(Wrong::Never(why)),
-        Kind::Never(_) => true,
+        Kind::Nothing(why) if !value.is_null() => return Err(Wrong::Never(why)),
+        Kind::Never(_) | Kind::Nothing(_) => true,
         Kind::Text => value.is_string(),
         Kind::List(kind) => {
             let list = value.as_array().ok_or(Wrong::Value)?;
@@ -167,12 +168,10 @@ fn object(family: &'static Family, value: &Value) -> std::result::Result<Value, 
     let (class, config) = match value {
         Value::String(name) => (&name[..], Map::new()),
         Value::Object(parts) => {
+            let is_keras = |module: &str| module == "keras" || module.starts_with("keras.");
             let class = parts.get("class_name").and_then(Value::as_str).ok_or(Wrong::Value)?;
             let is_kerass = parts.get("registered_name").is_none_or(Value::is_null)
-                && parts
-                    .get("module")
-                    .and_then(Value::as_str)
-                    .is_none_or(|module| module.starts_with("keras."));
+                && parts.get("module").and_then(Value::as_str).is_none_or(is_keras);
             if !is_kerass {
                 return Ok(value.clone());
             }
@@ -244,6 +243,7 @@ fn expected(kind: Kind) -> String {
         Kind::Flag => "true or false".into(),
         Kind::FlagOr(word) => format!("true, false or \"{word}\""),
         Kind::Never(_) => "false".into(),
+        Kind::Nothing(_) => "null".into(),
         Kind::Text => "text".into(),
         Kind::OrNull(kind) | Kind::OrDefault(kind) => format!("{}, or null", expected(*kind)),
         Kind::List(kind) => format!("a list, each {}", expected(*kind)),

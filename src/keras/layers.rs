@@ -18,15 +18,13 @@ const CAUSAL: Argument = with("padding", Kind::Choice(&["valid", "same", "causal
 const LINEAR: Argument = with("activation", Kind::Activation, "\"linear\"");
 const BIAS: Argument = flag("use_bias", "true");
 const UNQUANTIZED: Argument =
-    with("quantization_config", Kind::OrNull(&Kind::Never("variables are not quantized here")), "null");
+    with("quantization_config", Kind::Nothing("variables are not quantized here"), "null");
 const ACTIVITY: &[Argument] = &[regularizer("activity_regularizer")];
 
 const NO_LORA: &str =
     "the variables of a low-rank adaptation are not in the file: Keras merges them when it saves";
-const LORA: &[Argument] = &[
-    left_out("lora_rank", Kind::OrNull(&Kind::Never(NO_LORA))),
-    left_out("lora_alpha", Kind::OrNull(&Kind::Never(NO_LORA))),
-];
+const LORA: &[Argument] =
+    &[left_out("lora_rank", Kind::Nothing(NO_LORA)), left_out("lora_alpha", Kind::Nothing(NO_LORA))];
 
 /// What every layer takes, beside its name.
 pub(super) const EVERY: &[Argument] = &[

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::tensor::MAX_RANK;
 
 use super::arguments::{axes, invalid};
-use super::table::{Argument, Family, Kind, Member, NOT_NEGATIVE, NUMBER, SEED, with};
+use super::table::{Argument, Family, Kind, Member, NOT_NEGATIVE, NUMBER, SEED, left_out, with};
 
 const fn member(
     class: &'static str,
@@ -33,7 +33,10 @@ static INITIALIZERS: Family = Family {
     module: "keras.initializers",
     members: &[
         member("Constant", &["constant"], &[with("value", NUMBER, "0.0")]),
-        Member { ranks: (2, 2), ..member("Identity", &["identity", "IdentityInitializer"], &[GAIN]) },
+        Member {
+            ranks: (2, 2),
+            ..member("Identity", &["identity", "IdentityInitializer"], &[left_out("gain", NUMBER)])
+        },
         member("Ones", &["ones", "one"], &[]),
         member("Zeros", &["zeros", "zero"], &[]),
         member("GlorotNormal", &["glorot_normal"], SEEDED),

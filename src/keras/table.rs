@@ -56,8 +56,10 @@ pub(super) enum Kind {
     Flag,
     /// A flag, or this word.
     FlagOr(&'static str),
-    /// It can only be false, or not there, for this reason.
+    /// It can only be false, for this reason.
     Never(&'static str),
+    /// It can only be null, for this reason.
+    Nothing(&'static str),
     Text,
     /// Also null.
     OrNull(&'static Kind),
