@@ -2,7 +2,7 @@
 
 use crate::tensor::MAX_RANK;
 
-use super::objects::{CONSTRAINT, INITIALIZER, REGULARIZER};
+use super::objects::{CONSTRAINT, GIVEN_INITIALIZER, INITIALIZER, REGULARIZER};
 use super::table::{
     Argument, COUNT, Default, Dim, Kind, NOT_NEGATIVE, NUMBER, Output, RATE, Row, SEED, Variable, flag,
     left_out, needed, never, state, weight, weight_if, with,
@@ -377,7 +377,14 @@ pub(super) const ROWS: &[Row] = &[
         class: "LSTM",
         stem: "lstm",
         ranks: (2, 2),
-        arguments: &[RECURRENT, &[flag("unit_forget_bias", "true")], OF_KERNEL, OF_BIAS, ACTIVITY],
+        // Before the shared ones: the forget gate's ones are put into what an initializer makes.
+        arguments: &[
+            RECURRENT,
+            &[flag("unit_forget_bias", "true"), with("bias_initializer", GIVEN_INITIALIZER, ZEROS)],
+            OF_KERNEL,
+            OF_BIAS,
+            ACTIVITY,
+        ],
         variables: &[
             weight("kernel", "kernel", &[Dim::Channels, Dim::Times(4, "units")]),
             weight("recurrent_kernel", "recurrent", &[Dim::Times(1, "units"), Dim::Times(4, "units")]),

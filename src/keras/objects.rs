@@ -23,6 +23,7 @@ const SEEDED: &[Argument] = &[SEED, INPUT_AXES, OUTPUT_AXES];
 const NORMAL: &[Argument] = &[SEED, with("mean", NUMBER, "0.0"), with("stddev", NOT_NEGATIVE, "0.05")];
 const GAIN: Argument = with("gain", NUMBER, "1.0");
 
+pub(super) const GIVEN_INITIALIZER: Kind = Kind::Object(&INITIALIZERS);
 pub(super) const INITIALIZER: Kind = Kind::OrNull(&Kind::Object(&INITIALIZERS));
 pub(super) const REGULARIZER: Kind = Kind::OrNull(&Kind::Object(&REGULARIZERS));
 pub(super) const CONSTRAINT: Kind = Kind::OrNull(&Kind::Object(&CONSTRAINTS));

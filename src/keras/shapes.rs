@@ -213,15 +213,18 @@ impl Built<'_> {
     fn check_noise(&self) -> Result<()> {
         let Some(noise) = self.arguments.get("noise_shape").and_then(Value::as_array) else { return Ok(()) };
         let taken: Shape = [None].into_iter().chain(self.input.iter().copied()).collect();
-        let fits = |(noise, taken): (&Value, &Option<u64>)| match (noise.as_u64(), taken) {
-            (Some(noise), Some(taken)) => noise == 1 || noise == *taken,
-            _ => true,
+        let first = taken.len().saturating_sub(noise.len());
+        // Where it has null it is as what is taken, from the first axis on; then it is broadcast, from the last one on.
+        let fits = |(i, n): (usize, &Value)| match (n.as_u64().or(taken[i]), taken[first + i]) {
+            (Some(n), Some(taken)) => n == 1 || n == taken,
+            (None, _) => first == 0,
+            (_, None) => true,
         };
-        if noise.len() == taken.len() && noise.iter().zip(&taken).all(fits) {
+        if noise.len() <= taken.len() && noise.iter().enumerate().all(fits) {
             return Ok(());
         }
         let (noise, taken) = (&self.arguments["noise_shape"], text(self.input));
-        Err(invalid(format!("'noise_shape' is {noise}: it is to be as {taken}, or 1, or null, in each axis")))
+        Err(invalid(format!("'noise_shape' is {noise}: it is to be 1 or null, or as {taken}, in each axis")))
     }
 }
 

@@ -39,7 +39,7 @@ LAYERS = {
     "ReLU": ((3, 4), {}),
     "Softmax": ((3, 4), {}),
 }
-OPTIMIZERS = {"SGD": {}, "RMSprop": {}, "Adam": {}, "AdamW": {}}
+OPTIMIZERS = ["SGD", "RMSprop", "Adam", "AdamW"]
 
 
 def serialized(module, class_name, **config):
@@ -75,13 +75,23 @@ OBJECTS = [
 
 OF_OBJECTS = ("initializer", "regularizer", "constraint", "dtype")
 
-# What the builder refuses although Keras takes it, by the layer, the argument, the value and the refusal, and why.
+# What the builder refuses although Keras takes it, by the class, the argument, the value and the refusal, and why.
 REFUSED = [
     ("Keras takes anything for a flag, and looks at its truth",
      lambda n, a, v, e: "it is to be true" in e and not isinstance(v, bool)),
     ("true is no number in JSON", lambda n, a, v, e: isinstance(v, bool) and "it is to be" in e),
+    ("a list is no number, although it can be reckoned with", lambda n, a, v, e: isinstance(v, list) and ": it is to be a number" in e),
+    ("nothing at all is null", lambda n, a, v, e: v in (0, "", [], {}) and e.endswith("null")),
     ("what the file cannot have, as the message says", lambda n, a, v, e: "not taken: " in e),
     ("variables are floats here", lambda n, a, v, e: a == "dtype" and "it can be one of" in e),
+    ("Keras looks at whether it is 1 alone", lambda n, a, v, e: a == "implementation"),
+    ("Keras takes the nearest that is one", lambda n, a, v, e: a.endswith("dropout") and ": it is to be a number from 0 to 1" in e),
+    ("Keras takes anything that is made of parts, and fails when it is fed", lambda n, a, v, e: a == "target_shape"),
+    ("samples are apart from each other", lambda n, a, v, e: n == "Softmax" and v in (None, 0)),
+    ("of no axis, nothing is normalized", lambda n, a, v, e: n == "LayerNormalization" and v == []),
+    ("Keras adds it as it is, to nothing", lambda n, a, v, e: n == "LayerNormalization" and a == "epsilon" and v is None),
+    ("steps are counted", lambda n, a, v, e: a == "gradient_accumulation_steps" and isinstance(v, float)),
+    ("names are text", lambda n, a, v, e: a == "name"),
 ]
 # What the builder takes although Keras cannot run it here.
 TAKEN = [
@@ -89,7 +99,10 @@ TAKEN = [
     ("what an activation does that is an object, Keras finds out",
      lambda n, a, v: a.endswith("activation") and isinstance(v, dict)),
     ("Keras gives its backend a list, where numpy and jax take a tuple", lambda n, a, v: n == "Softmax" and isinstance(v, list)),
+    ("numpy makes no orthogonal matrix of float16", lambda n, a, v: n in ("LSTM", "GRU") and a == "dtype"),
+    ("the batch may be of five", lambda n, a, v: a == "noise_shape" and v[0] == 5),
 ]
+SIZES = {"units", "filters", "input_dim", "output_dim", "depth_multiplier", "padding"}
 # What Keras takes and does not write.
 NOT_KEPT = {"use_cudnn", "implementation"}
 
@@ -123,13 +136,17 @@ def ours(path, shape, name, arguments):
     return config_of(path)
 
 
+def differences(ours, theirs):
+    return {k: (ours.get(k), theirs.get(k)) for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)}
+
+
 def run_in_keras(make, shape):
     """What Keras says of the layer that it has made, if it can make it and run it; or why it cannot."""
     keras.utils.clear_session(free_memory=False)
     try:
         model = make()
         for training in (False, True):
-            model(np.ones((2, *shape), "float32"), training=training)
+            model(np.zeros((2, *shape), "float32"), training=training)
         for variable in model.weights:
             if variable.constraint is not None:
                 variable.constraint(variable.value)
@@ -147,7 +164,7 @@ def alike(a, b):
         return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(alike, a, b))
-    return a == b or {a, b} == {"normal", "truncated_normal"}  # of which Keras makes the latter
+    return a == b or [a, b] == ["truncated_normal", "normal"]  # Keras makes the one of the other
 
 
 def cases(arguments):
@@ -163,7 +180,7 @@ def test_a_layer_takes_what_keras_takes(tmp_path, name):
     shape, needed = LAYERS[name]
     wrong = []
     for argument, value in cases(arguments_of_layer(name)):
-        if argument in ("units", "filters", "input_dim", "output_dim", "depth_multiplier") and value == 2**33:
+        if argument in SIZES and value == 2**33:
             continue  # which Keras would make
         arguments = {**needed, argument: value}
 
@@ -185,9 +202,47 @@ def test_a_layer_takes_what_keras_takes(tmp_path, name):
         if made is None:
             wrong.append(f"{argument}={value!r} is taken: {why_broken[:300]}")
         elif not alike(made, written):
-            differ = {k: (written.get(k), made.get(k)) for k in written.keys() | made.keys() if written.get(k) != made.get(k)}
-            wrong.append(f"{argument}={value!r} becomes {differ}")
+            wrong.append(f"{argument}={value!r} becomes {differences(written, made)}")
         elif theirs is not None and not alike(theirs, made):
-            differ = {k: (made.get(k), theirs.get(k)) for k in theirs.keys() | made.keys() if theirs.get(k) != made.get(k)}
-            wrong.append(f"{argument}={value!r}: Keras makes {differ}")
+            wrong.append(f"{argument}={value!r}: Keras makes {differences(made, theirs)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def optimizer_in_keras(make):
+    """What Keras says of an optimizer that has made some steps, or why it cannot."""
+    try:
+        optimizer = make()
+        variable = keras.Variable(np.ones((2, 3), "float32"))
+        for _ in range(2):
+            optimizer.apply([keras.ops.ones((2, 3))], [variable])
+        return json.loads(json.dumps({k: v for k, v in optimizer.get_config().items() if k != "name"})), None
+    except Exception as e:
+        return None, f"{type(e).__name__}: {e}"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_takes_what_keras_takes(tmp_path, name):
+    warnings.simplefilter("ignore")
+    wrong = []
+    with Builder([3]) as builder:
+        builder.bind(builder.add("Dense", {"units": 2, "use_bias": False}), "kernel", np.zeros((3, 2), "float32"))
+        arguments = names_in(lambda: builder.compile(name, **{"?": 1}))
+        more = [{"clipnorm": 1, "clipvalue": 1}, {"clipnorm": 1.0, "global_clipnorm": 2}]
+        for given in more + [{"use_ema": True, argument: value} for argument, value in cases(arguments)]:
+            argument, value = list(given.items())[-1]
+            theirs, _ = optimizer_in_keras(lambda: getattr(keras.optimizers, name)(**given))
+            try:
+                builder.compile(name, **given)
+            except Failure as e:
+                if theirs is not None and not is_expected(REFUSED, name, argument, value, str(e)):
+                    wrong.append(f"{given} is refused: {e}")
+                continue
+            builder.save(tmp_path / "ours.keras")
+            config = config_of(tmp_path / "ours.keras")["compile_config"]["optimizer"]
+            made, why_broken = optimizer_in_keras(lambda: keras.optimizers.deserialize(config))
+            written = {k: v for k, v in config["config"].items() if k != "name"}
+            if made is None:
+                wrong.append(f"{given} is taken: {why_broken[:300]}")
+            elif not alike(made, written) or not alike(made, theirs):
+                wrong.append(f"{given}: {differences(written, made)}")
     assert not wrong, "\n".join(wrong)
