@@ -309,7 +309,7 @@ pub(super) const ROWS: &[Row] = &[
                 with("momentum", NUMBER, "0.99"),
                 with("epsilon", NUMBER, "0.001"),
                 initializer("moving_mean_initializer", ZEROS),
-                initializer("moving_variance_initializer", ONES),
+                with("moving_variance_initializer", GIVEN_INITIALIZER, ONES),
                 never("synchronized", "Keras takes it with the TensorFlow backend alone"),
                 flag("renorm", "false"),
                 with("renorm_clipping", Kind::OrNull(&Kind::Clipping), "null"),

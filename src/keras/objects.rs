@@ -86,7 +86,7 @@ static REGULARIZERS: Family = Family {
     members: &[
         member("L1", &["l1"], &[factor("l1", "0.01")]),
         member("L2", &["l2"], &[factor("l2", "0.01")]),
-        member("L1L2", &["l1_l2"], &[factor("l1", "0.0"), factor("l2", "0.0")]),
+        member("L1L2", &["l1l2"], &[factor("l1", "0.0"), factor("l2", "0.0")]),
         Member {
             ranks: (2, 2),
             ..member(

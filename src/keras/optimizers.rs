@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result, Status};
 
 use super::arguments::{complete, invalid};
-use super::table::{Argument, COUNT, Kind, NUMBER, RATE, flag, with};
+use super::table::{Argument, Kind, NUMBER, RATE, flag, with};
 
 /// An optimizer.
 struct Row {
@@ -32,6 +32,9 @@ enum When {
 const NUMBER_OR_NULL: Kind = Kind::OrNull(&NUMBER);
 const NO_DECAY: Argument = with("weight_decay", NUMBER_OR_NULL, "null");
 
+/// Keras counts steps in 32 bits.
+const STEPS: i64 = i32::MAX as i64;
+
 /// Keras takes one of them.
 const CLIPS: [&str; 3] = ["clipnorm", "clipvalue", "global_clipnorm"];
 
@@ -42,9 +45,9 @@ const COMMON: &[Argument] = &[
     with("clipvalue", NUMBER_OR_NULL, "null"),
     flag("use_ema", "false"),
     with("ema_momentum", RATE, "0.99"),
-    with("ema_overwrite_frequency", Kind::OrNull(&COUNT), "null"),
+    with("ema_overwrite_frequency", Kind::OrNull(&Kind::Integer(1, STEPS)), "null"),
     with("loss_scale_factor", NUMBER_OR_NULL, "null"),
-    with("gradient_accumulation_steps", Kind::OrNull(&Kind::Integer(2, i64::MAX)), "null"),
+    with("gradient_accumulation_steps", Kind::OrNull(&Kind::Integer(2, STEPS)), "null"),
 ];
 
 const ADAM: &[Argument] = &[

@@ -24,7 +24,7 @@ OF_KERNEL = {"kernel_initializer": "he_normal", "kernel_regularizer": "l2", "ker
 OF_BIAS = {"bias_initializer": "random_normal", "bias_regularizer": L2, "bias_constraint": "NonNeg"}
 OF_GAMMA_AND_BETA = {
     f"{of}_{what}": name for of in ("gamma", "beta")
-    for what, name in (("initializer", "uniform"), ("regularizer", "l1_l2"), ("constraint", "unit_norm"))}
+    for what, name in (("initializer", "uniform"), ("regularizer", "l1l2"), ("constraint", "unit_norm"))}
 FIRST = {"data_format": "channels_first"}
 RECURRENT = {
     **EVERY, **OF_KERNEL, **OF_BIAS, "units": 3, "recurrent_initializer": "glorot_normal", "recurrent_regularizer": "l2",
@@ -109,12 +109,12 @@ LAYERS = [
     ((3, 4), "Reshape", {"target_shape": [None, 2], **EVERY}),
     ((3, 4), "Permute", {"dims": [2, 1], **EVERY}),
     ((4,), "Dropout", {"rate": 0.5, **EVERY}),
-    ((4,), "BatchNormalization", {"renorm": True, "renorm_momentum": 0.5, "moving_mean_initializer": "ones",
+    ((4,), "BatchNormalization", {"renorm": True, "renorm_momentum": 0.5, "renorm_clipping": {"dmax": 2}, "moving_mean_initializer": "ones",
                                   "moving_variance_initializer": {"class_name": "Constant", "config": {"value": 2}},
                                   **OF_GAMMA_AND_BETA, **EVERY}),
     ((4,), "LayerNormalization", {**OF_GAMMA_AND_BETA, **EVERY}),
     ((4,), "Embedding", {"input_dim": 5, "output_dim": 3, "embeddings_initializer": "orthogonal",
-                         "embeddings_regularizer": "orthogonal_regularizer", "embeddings_constraint": "unit_norm",
+                         "embeddings_regularizer": "l2", "embeddings_constraint": "unit_norm",
                          "mask_zero": True, **EVERY}),
     ((4, 2), "LSTM", RECURRENT),
     ((4, 2), "GRU", RECURRENT),
@@ -326,7 +326,7 @@ WRONG = [
     ("Permute", '{"dims": [2, 1]}', "INVALID_ARGUMENT", "'dims' has 2 axes"),
     ("BatchNormalization", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
     ("Softmax", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
-    ("LayerNormalization", '{"axis": [1, -3]}', "INVALID_ARGUMENT", "'axis' has axis -3 of (None, 8, 8, 3) twice"),
+    ("LayerNormalization", '{"axis": [1, -3]}', "INVALID_ARGUMENT", "'axis' has axis 1 of (None, 8, 8, 3) twice"),
     ("Activation", '{"activation": "glu"}', "INVALID_ARGUMENT", "'activation' is"),
     ("Dense", '{"units": 9223372036854775807}', "INVALID_ARGUMENT", "more elements than can be counted"),
     ("LSTM", '{"units": 3, "return_state": true}', "UNSUPPORTED", "hands on one tensor"),
@@ -397,7 +397,7 @@ def test_what_is_bound_wrongly_is_named(tmp_path):
             builder.compile("Adam", lr=0.1)
         fails("INVALID_ARGUMENT", "Adam has 'clipnorm' and 'clipvalue': it can have one", lambda: builder.compile(
             "Adam", clipnorm=1, clipvalue=2))
-        fails("INVALID_ARGUMENT", "an integer from 2, or null", lambda: builder.compile(
+        fails("INVALID_ARGUMENT", "an integer from 2 to 2147483647, or null", lambda: builder.compile(
             "Adam", gradient_accumulation_steps=1))
         fails("INVALID_ARGUMENT", "'weight_decay' is null", lambda: builder.compile("AdamW", weight_decay=None))
         builder.compile("Adam", loss="mse")
