@@ -32,9 +32,12 @@ pub trait Fence: Send + Sync {
 pub struct Lender {
     /// In the order in which they begin.
     pub fences: Arc<Vec<Arc<dyn Fence>>>,
-    /// Each with its name, if it has one.
-    pub kept: Arc<Vec<(Option<String>, Arc<dyn Any + Send + Sync>)>>,
+    /// What is kept, each with its name, if it has one.
+    pub kept: Arc<Vec<(Option<String>, Kept)>>,
 }
+
+/// Something that lives as long as anybody uses the tensors.
+pub type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Tensors on loan; dropped, they are given back.
 pub struct Loan {

@@ -2,58 +2,91 @@
 
 use crate::tensor::MAX_RANK;
 
+use super::objects::{CONSTRAINT, GIVEN_INITIALIZER, INITIALIZER, REGULARIZER};
 use super::table::{
-    Argument, Dim, Kind, Output, Row, Variable, flag, initializer, needed, never, optional, state, weight,
-    weight_if, with,
+    Argument, COUNT, Default, Dim, Kind, NOT_NEGATIVE, NUMBER, Output, RATE, Row, SEED, Variable, flag,
+    left_out, needed, never, state, weight, weight_if, with,
 };
 
-const FORMAT: Argument =
-    with("data_format", Kind::Choice(&["channels_last", "channels_first"]), "\"channels_last\"");
+const FORMAT: Argument = with(
+    "data_format",
+    Kind::OrDefault(&Kind::Choice(&["channels_last", "channels_first"])),
+    "\"channels_last\"",
+);
 const PADDING: Argument = with("padding", Kind::Choice(&["valid", "same"]), "\"valid\"");
 const CAUSAL: Argument = with("padding", Kind::Choice(&["valid", "same", "causal"]), "\"valid\"");
 const LINEAR: Argument = with("activation", Kind::Activation, "\"linear\"");
 const BIAS: Argument = flag("use_bias", "true");
-const UNQUANTIZED: Argument = with("quantization_config", Kind::Null, "null");
-const ACTIVITY: &[Argument] = &[optional("activity_regularizer")];
+const UNQUANTIZED: Argument =
+    with("quantization_config", Kind::Nothing("variables are not quantized here"), "null");
+const ACTIVITY: &[Argument] = &[regularizer("activity_regularizer")];
+
+const NO_LORA: &str =
+    "the variables of a low-rank adaptation are not in the file: Keras merges them when it saves";
+const LORA: &[Argument] =
+    &[left_out("lora_rank", Kind::Nothing(NO_LORA)), left_out("lora_alpha", Kind::Nothing(NO_LORA))];
+
+/// What every layer takes, beside its name.
+pub(super) const EVERY: &[Argument] = &[
+    flag("trainable", "true"),
+    with("dtype", Kind::OrDefault(&Kind::Free), "\"float32\""),
+    left_out("activity_regularizer", REGULARIZER),
+];
+
+const fn initializer(name: &'static str, default: &'static str) -> Argument {
+    with(name, INITIALIZER, default)
+}
+
+const fn regularizer(name: &'static str) -> Argument {
+    with(name, REGULARIZER, "null")
+}
+
+const fn constraint(name: &'static str) -> Argument {
+    with(name, CONSTRAINT, "null")
+}
+
+const GLOROT: &str = "\"GlorotUniform\"";
+const ZEROS: &str = "\"Zeros\"";
+const ONES: &str = "\"Ones\"";
 
 const OF_KERNEL: &[Argument] = &[
-    initializer("kernel_initializer", "GlorotUniform"),
-    optional("kernel_regularizer"),
-    optional("kernel_constraint"),
+    initializer("kernel_initializer", GLOROT),
+    regularizer("kernel_regularizer"),
+    constraint("kernel_constraint"),
 ];
 const OF_BIAS: &[Argument] =
-    &[initializer("bias_initializer", "Zeros"), optional("bias_regularizer"), optional("bias_constraint")];
+    &[initializer("bias_initializer", ZEROS), regularizer("bias_regularizer"), constraint("bias_constraint")];
 const OF_GAMMA_AND_BETA: &[Argument] = &[
     flag("center", "true"),
     flag("scale", "true"),
-    initializer("beta_initializer", "Zeros"),
-    initializer("gamma_initializer", "Ones"),
-    optional("beta_regularizer"),
-    optional("gamma_regularizer"),
-    optional("beta_constraint"),
-    optional("gamma_constraint"),
+    initializer("beta_initializer", ZEROS),
+    initializer("gamma_initializer", ONES),
+    regularizer("beta_regularizer"),
+    regularizer("gamma_regularizer"),
+    constraint("beta_constraint"),
+    constraint("gamma_constraint"),
 ];
 
 const fn convolution<const N: usize>(padding: Argument) -> [Argument; 9] {
     [
-        needed("filters", Kind::Count),
+        needed("filters", COUNT),
         needed("kernel_size", Kind::Counts(N)),
         with("strides", Kind::Counts(N), "1"),
         padding,
         FORMAT,
         with("dilation_rate", Kind::Counts(N), "1"),
-        with("groups", Kind::Count, "1"),
+        with("groups", COUNT, "1"),
         LINEAR,
         BIAS,
     ]
 }
 
 const KERNEL_AND_BIAS: &[Variable] = &[
-    weight("kernel", &[Dim::Each("kernel_size"), Dim::GroupChannels, Dim::Times(1, "filters")]),
+    weight("kernel", "kernel", &[Dim::Each("kernel_size"), Dim::GroupChannels, Dim::Times(1, "filters")]),
     weight_if("use_bias", "bias", &[Dim::Times(1, "filters")]),
 ];
 
-const fn pooling<const N: usize>(size: Option<&'static str>) -> [Argument; 4] {
+const fn pooling<const N: usize>(size: Default) -> [Argument; 4] {
     [
         Argument { name: "pool_size", kind: Kind::Counts(N), default: size },
         PADDING,
@@ -73,16 +106,18 @@ const RECURRENT: &[Argument] = &[
     never("stateful", NO_STATE),
     flag("unroll", "false"),
     flag("zero_output_for_mask", "false"),
-    needed("units", Kind::Count),
+    needed("units", COUNT),
     with("activation", Kind::Activation, "\"tanh\""),
     with("recurrent_activation", Kind::Activation, "\"sigmoid\""),
     BIAS,
-    initializer("recurrent_initializer", "Orthogonal"),
-    optional("recurrent_regularizer"),
-    optional("recurrent_constraint"),
-    with("dropout", Kind::Rate, "0.0"),
-    with("recurrent_dropout", Kind::Rate, "0.0"),
-    with("seed", Kind::IntegerOrNull, "null"),
+    initializer("recurrent_initializer", "\"Orthogonal\""),
+    regularizer("recurrent_regularizer"),
+    constraint("recurrent_constraint"),
+    with("dropout", RATE, "0.0"),
+    with("recurrent_dropout", RATE, "0.0"),
+    SEED,
+    left_out("implementation", Kind::Integer(i64::MIN, i64::MAX)),
+    left_out("use_cudnn", Kind::FlagOr("auto")),
 ];
 
 /// A layer without variables, which says nothing of what it was built for.
@@ -102,9 +137,9 @@ pub(super) const ROWS: &[Row] = &[
         class: "Dense",
         stem: "dense",
         ranks: (1, MAX_RANK - 1),
-        arguments: &[&[needed("units", Kind::Count), LINEAR, BIAS, UNQUANTIZED], OF_KERNEL, OF_BIAS],
+        arguments: &[&[needed("units", COUNT), LINEAR, BIAS, UNQUANTIZED], OF_KERNEL, OF_BIAS, LORA],
         variables: &[
-            weight("kernel", &[Dim::Channels, Dim::Times(1, "units")]),
+            weight("kernel", "kernel", &[Dim::Channels, Dim::Times(1, "units")]),
             weight_if("use_bias", "bias", &[Dim::Times(1, "units")]),
         ],
         output: Output::Last("units"),
@@ -115,7 +150,7 @@ pub(super) const ROWS: &[Row] = &[
         class: "Conv1D",
         stem: "conv1d",
         ranks: (2, 2),
-        arguments: &[&convolution::<1>(CAUSAL), OF_KERNEL, OF_BIAS, ACTIVITY],
+        arguments: &[&convolution::<1>(CAUSAL), OF_KERNEL, OF_BIAS, ACTIVITY, LORA],
         variables: KERNEL_AND_BIAS,
         output: Output::Filters("filters"),
         is_built: true,
@@ -125,7 +160,7 @@ pub(super) const ROWS: &[Row] = &[
         class: "Conv2D",
         stem: "conv2d",
         ranks: (3, 3),
-        arguments: &[&convolution::<2>(PADDING), OF_KERNEL, OF_BIAS, ACTIVITY],
+        arguments: &[&convolution::<2>(PADDING), OF_KERNEL, OF_BIAS, ACTIVITY, LORA],
         variables: KERNEL_AND_BIAS,
         output: Output::Filters("filters"),
         is_built: true,
@@ -140,20 +175,24 @@ pub(super) const ROWS: &[Row] = &[
                 needed("kernel_size", Kind::Counts(2)),
                 with("strides", Kind::Counts(2), "1"),
                 PADDING,
-                with("depth_multiplier", Kind::Count, "1"),
+                with("depth_multiplier", COUNT, "1"),
                 FORMAT,
                 with("dilation_rate", Kind::Counts(2), "1"),
                 LINEAR,
                 BIAS,
-                initializer("depthwise_initializer", "GlorotUniform"),
-                optional("depthwise_regularizer"),
-                optional("depthwise_constraint"),
+                initializer("depthwise_initializer", GLOROT),
+                regularizer("depthwise_regularizer"),
+                constraint("depthwise_constraint"),
             ],
             OF_BIAS,
             ACTIVITY,
         ],
         variables: &[
-            weight("kernel", &[Dim::Each("kernel_size"), Dim::Channels, Dim::Times(1, "depth_multiplier")]),
+            weight(
+                "kernel",
+                "depthwise",
+                &[Dim::Each("kernel_size"), Dim::Channels, Dim::Times(1, "depth_multiplier")],
+            ),
             weight_if("use_bias", "bias", &[Dim::ChannelsTimes("depth_multiplier")]),
         ],
         output: Output::Multiplied("depth_multiplier"),
@@ -164,7 +203,7 @@ pub(super) const ROWS: &[Row] = &[
         class: "MaxPooling1D",
         stem: "max_pooling1d",
         ranks: (2, 2),
-        arguments: &[&pooling::<1>(Some("2"))],
+        arguments: &[&pooling::<1>(Default::Json("2"))],
         output: Output::Pool,
         ..PLAIN
     },
@@ -172,7 +211,7 @@ pub(super) const ROWS: &[Row] = &[
         class: "MaxPooling2D",
         stem: "max_pooling2d",
         ranks: (3, 3),
-        arguments: &[&pooling::<2>(Some("2"))],
+        arguments: &[&pooling::<2>(Default::Json("2"))],
         output: Output::Pool,
         ..PLAIN
     },
@@ -180,7 +219,7 @@ pub(super) const ROWS: &[Row] = &[
         class: "AveragePooling1D",
         stem: "average_pooling1d",
         ranks: (2, 2),
-        arguments: &[&pooling::<1>(None)],
+        arguments: &[&pooling::<1>(Default::Needed)],
         output: Output::Pool,
         ..PLAIN
     },
@@ -188,7 +227,7 @@ pub(super) const ROWS: &[Row] = &[
         class: "AveragePooling2D",
         stem: "average_pooling2d",
         ranks: (3, 3),
-        arguments: &[&pooling::<2>(None)],
+        arguments: &[&pooling::<2>(Default::Needed)],
         output: Output::Pool,
         ..PLAIN
     },
@@ -254,9 +293,9 @@ pub(super) const ROWS: &[Row] = &[
         class: "Dropout",
         stem: "dropout",
         arguments: &[&[
-            needed("rate", Kind::Rate),
-            with("seed", Kind::IntegerOrNull, "null"),
-            optional("noise_shape"),
+            needed("rate", RATE),
+            SEED,
+            with("noise_shape", Kind::OrNull(&Kind::List(&Kind::OrNull(&COUNT))), "null"),
         ]],
         ..PLAIN
     },
@@ -267,25 +306,25 @@ pub(super) const ROWS: &[Row] = &[
         arguments: &[
             &[
                 with("axis", Kind::Axis, "-1"),
-                with("momentum", Kind::Number, "0.99"),
-                with("epsilon", Kind::Number, "0.001"),
-                initializer("moving_mean_initializer", "Zeros"),
-                initializer("moving_variance_initializer", "Ones"),
-                flag("synchronized", "false"),
+                with("momentum", NUMBER, "0.99"),
+                with("epsilon", NUMBER, "0.001"),
+                initializer("moving_mean_initializer", ZEROS),
+                with("moving_variance_initializer", GIVEN_INITIALIZER, ONES),
+                never("synchronized", "Keras takes it with the TensorFlow backend alone"),
                 flag("renorm", "false"),
-                optional("renorm_clipping"),
-                with("renorm_momentum", Kind::Number, "0.99"),
+                with("renorm_clipping", Kind::OrNull(&Kind::Clipping), "null"),
+                with("renorm_momentum", NUMBER, "0.99"),
             ],
             OF_GAMMA_AND_BETA,
         ],
         variables: &[
             weight_if("scale", "gamma", &[Dim::Along("axis")]),
             weight_if("center", "beta", &[Dim::Along("axis")]),
-            state("moving_mean", None),
-            state("moving_variance", None),
-            state("moving_stddev", Some("renorm")),
-            state("renorm_mean", Some("renorm")),
-            state("renorm_stddev", Some("renorm")),
+            state("moving_mean", "moving_mean", None),
+            state("moving_variance", "moving_variance", None),
+            state("moving_stddev", "moving_variance", Some("renorm")),
+            state("renorm_mean", "moving_mean", Some("renorm")),
+            state("renorm_stddev", "moving_variance", Some("renorm")),
         ],
         is_built: true,
         ..PLAIN
@@ -297,8 +336,8 @@ pub(super) const ROWS: &[Row] = &[
         arguments: &[
             &[
                 with("axis", Kind::Axes(true), "-1"),
-                with("epsilon", Kind::Number, "0.001"),
-                never("rms_scaling", "Keras 3.15 has RMSNormalization for it"),
+                with("epsilon", NUMBER, "0.001"),
+                never("rms_scaling", "Keras has RMSNormalization in its place"),
             ],
             OF_GAMMA_AND_BETA,
         ],
@@ -314,17 +353,22 @@ pub(super) const ROWS: &[Row] = &[
         stem: "embedding",
         arguments: &[
             &[
-                needed("input_dim", Kind::Count),
-                needed("output_dim", Kind::Count),
-                initializer("embeddings_initializer", "RandomUniform"),
-                optional("embeddings_regularizer"),
-                optional("embeddings_constraint"),
+                needed("input_dim", COUNT),
+                needed("output_dim", COUNT),
+                initializer("embeddings_initializer", "\"RandomUniform\""),
+                regularizer("embeddings_regularizer"),
+                constraint("embeddings_constraint"),
                 flag("mask_zero", "false"),
                 UNQUANTIZED,
             ],
             ACTIVITY,
+            LORA,
         ],
-        variables: &[weight("embeddings", &[Dim::Times(1, "input_dim"), Dim::Times(1, "output_dim")])],
+        variables: &[weight(
+            "embeddings",
+            "embeddings",
+            &[Dim::Times(1, "input_dim"), Dim::Times(1, "output_dim")],
+        )],
         output: Output::More("output_dim"),
         is_built: true,
         ..PLAIN
@@ -333,10 +377,17 @@ pub(super) const ROWS: &[Row] = &[
         class: "LSTM",
         stem: "lstm",
         ranks: (2, 2),
-        arguments: &[RECURRENT, &[flag("unit_forget_bias", "true")], OF_KERNEL, OF_BIAS, ACTIVITY],
+        // Before the shared ones: the forget gate's ones are put into what an initializer makes.
+        arguments: &[
+            RECURRENT,
+            &[flag("unit_forget_bias", "true"), with("bias_initializer", GIVEN_INITIALIZER, ZEROS)],
+            OF_KERNEL,
+            OF_BIAS,
+            ACTIVITY,
+        ],
         variables: &[
-            weight("kernel", &[Dim::Channels, Dim::Times(4, "units")]),
-            weight("recurrent_kernel", &[Dim::Times(1, "units"), Dim::Times(4, "units")]),
+            weight("kernel", "kernel", &[Dim::Channels, Dim::Times(4, "units")]),
+            weight("recurrent_kernel", "recurrent", &[Dim::Times(1, "units"), Dim::Times(4, "units")]),
             weight_if("use_bias", "bias", &[Dim::Times(4, "units")]),
         ],
         part: Some("cell"),
@@ -349,8 +400,8 @@ pub(super) const ROWS: &[Row] = &[
         ranks: (2, 2),
         arguments: &[RECURRENT, &[flag("reset_after", "true")], OF_KERNEL, OF_BIAS, ACTIVITY],
         variables: &[
-            weight("kernel", &[Dim::Channels, Dim::Times(3, "units")]),
-            weight("recurrent_kernel", &[Dim::Times(1, "units"), Dim::Times(3, "units")]),
+            weight("kernel", "kernel", &[Dim::Channels, Dim::Times(3, "units")]),
+            weight("recurrent_kernel", "recurrent", &[Dim::Times(1, "units"), Dim::Times(3, "units")]),
             weight_if("use_bias", "bias", &[Dim::TwoIf("reset_after"), Dim::Times(3, "units")]),
         ],
         part: Some("cell"),
@@ -367,9 +418,9 @@ pub(super) const ROWS: &[Row] = &[
         class: "ReLU",
         stem: "re_lu",
         arguments: &[&[
-            with("max_value", Kind::NumberOrNull, "null"),
-            with("negative_slope", Kind::Number, "0.0"),
-            with("threshold", Kind::Number, "0.0"),
+            with("max_value", Kind::OrNull(&NOT_NEGATIVE), "null"),
+            with("negative_slope", NOT_NEGATIVE, "0.0"),
+            with("threshold", NOT_NEGATIVE, "0.0"),
         ]],
         ..PLAIN
     },

@@ -1,6 +1,6 @@
 //! A Keras model by its layers: the configuration that Keras makes a model of, and the variables that it looks for.
 //!
-//! - `layers` and `optimizers`: one row each, data; `table`: what a row says.
+//! - `layers`, `optimizers` and `objects`, as initializers: one row each, data; `table`: what a row says.
 //! - `arguments`: what was given, checked, and the defaults; `shapes`: what comes of them.
 //!
 //! Nothing here knows of memory or files: where the variables are is the caller's to know.
@@ -8,6 +8,7 @@
 
 mod arguments;
 mod layers;
+mod objects;
 mod optimizers;
 mod shapes;
 mod table;
@@ -70,19 +71,14 @@ pub struct Variable {
 /// The layer that says what a model takes.
 const INPUT: &str = "InputLayer";
 
-const LAYER: &[Argument] = &[
-    table::with("trainable", Kind::Flag(None), "true"),
-    table::with("dtype", Kind::Optional, "\"float32\""),
-];
-
 const COMPILE: &[Argument] = &[
-    table::with("loss", Kind::Optional, "null"),
-    table::with("loss_weights", Kind::Optional, "null"),
-    table::with("metrics", Kind::Optional, "null"),
-    table::with("weighted_metrics", Kind::Optional, "null"),
+    table::with("loss", Kind::Free, "null"),
+    table::with("loss_weights", Kind::Free, "null"),
+    table::with("metrics", Kind::Free, "null"),
+    table::with("weighted_metrics", Kind::Free, "null"),
     table::flag("run_eagerly", "false"),
-    table::with("steps_per_execution", Kind::Count, "1"),
-    table::with("jit_compile", Kind::Optional, "\"auto\""),
+    table::with("steps_per_execution", table::COUNT, "1"),
+    table::with("jit_compile", Kind::FlagOr("auto"), "\"auto\""),
 ];
 
 impl Builder {
@@ -116,18 +112,20 @@ impl Builder {
         let input = input.clone();
         let (name, rest) = self.name(row.stem, config)?;
         let who = format!("{class} '{name}'");
-        let sets: Vec<&[Argument]> = [LAYER].into_iter().chain(row.arguments.iter().copied()).collect();
+        let sets: Vec<&[Argument]> = row.arguments.iter().copied().chain([layers::EVERY]).collect();
         let mut arguments = complete(&who, &sets, rest)?;
         let (policy, dtype) = policy(&arguments["dtype"]).map_err(|e| e.context(&who))?;
         let trainable = arguments["trainable"].as_bool().unwrap_or(true);
         let built = Built { row, arguments: &arguments, input: &input };
         let output = built.output().map_err(|e| e.context(&who))?;
+        objects::fit(&arguments, "activity", output.len() + 1).map_err(|e| e.context(&who))?;
         let count = self.counts.get(class).copied().unwrap_or(0);
         let path = format!("layers/{}", numbered(row.stem, count));
         let group = row.part.map_or(path.clone(), |part| format!("{path}/{part}"));
         let mut variables = Vec::new();
         for spec in row.variables.iter().filter(|spec| spec.when.is_none_or(|flag| built.flag(flag))) {
             let shape = built.variable(spec.shape).map_err(|e| e.context(&who))?;
+            objects::fit(&arguments, spec.of, shape.len()).map_err(|e| e.context(&who))?;
             let path = format!("{group}/vars/{}", variables.len());
             let variable = Variable { name: spec.name, spec: TensorSpec { path, dtype, shape } };
             variables.push((spec.trainable && trainable, variable));
@@ -172,7 +170,7 @@ impl Builder {
         }
         let (name, rest) = self.name("input_layer", config)?;
         let arguments = &[
-            table::with("dtype", Kind::Optional, "\"float32\""),
+            table::with("dtype", Kind::OrDefault(&Kind::Choice(DTYPES)), "\"float32\""),
             table::never("sparse", "tensors are dense here"),
             table::never("ragged", "tensors are dense here"),
             table::flag("optional", "false"),
@@ -402,8 +400,18 @@ fn with_batch(batch: Option<u64>, shape: &Shape) -> Value {
     json!([batch].into_iter().chain(shape.iter().copied()).collect::<Vec<_>>())
 }
 
-/// A policy of dtypes by its name, as Keras has it, and the type of the variables under it.
-fn policy(name: &Value) -> Result<(Value, Dtype)> {
+/// What an input can be of.
+const DTYPES: &[&str] = &[
+    "float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int32", "uint32",
+    "int64", "uint64", "bool",
+];
+
+/// A policy of dtypes by its name or its object, as Keras has it, and the type of the variables under it.
+fn policy(given: &Value) -> Result<(Value, Dtype)> {
+    let name = match given["class_name"].as_str() {
+        Some("DTypePolicy") => &given["config"]["name"],
+        _ => given,
+    };
     let dtype = match name.as_str() {
         Some("float32" | "mixed_float16" | "mixed_bfloat16") => Dtype::F32,
         Some("float64") => Dtype::F64,
@@ -413,7 +421,7 @@ fn policy(name: &Value) -> Result<(Value, Dtype)> {
             let known = "float32, float64, float16, bfloat16, mixed_float16, mixed_bfloat16";
             return Err(Error::new(
                 Status::Unsupported,
-                format!("'dtype' is {name}: it can be one of {known}"),
+                format!("'dtype' is {given}: it can be one of {known}, or a DTypePolicy of one"),
             ));
         }
     };

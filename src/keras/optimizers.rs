@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, Status};
 
-use super::arguments::complete;
-use super::table::{Argument, Kind, flag, with};
+use super::arguments::{complete, invalid};
+use super::table::{Argument, Kind, NUMBER, RATE, flag, with};
 
 /// An optimizer.
 struct Row {
@@ -29,27 +29,32 @@ enum When {
     Set(&'static str),
 }
 
-const fn decay(default: &'static str) -> Argument {
-    with("weight_decay", Kind::NumberOrNull, default)
-}
+const NUMBER_OR_NULL: Kind = Kind::OrNull(&NUMBER);
+const NO_DECAY: Argument = with("weight_decay", NUMBER_OR_NULL, "null");
+
+/// Keras counts steps in 32 bits.
+const STEPS: i64 = i32::MAX as i64;
+
+/// Keras takes one of them.
+const CLIPS: [&str; 3] = ["clipnorm", "clipvalue", "global_clipnorm"];
 
 const COMMON: &[Argument] = &[
-    with("name", Kind::Optional, "null"),
-    with("clipnorm", Kind::NumberOrNull, "null"),
-    with("global_clipnorm", Kind::NumberOrNull, "null"),
-    with("clipvalue", Kind::NumberOrNull, "null"),
+    with("name", Kind::OrNull(&Kind::Text), "null"),
+    with("clipnorm", NUMBER_OR_NULL, "null"),
+    with("global_clipnorm", NUMBER_OR_NULL, "null"),
+    with("clipvalue", NUMBER_OR_NULL, "null"),
     flag("use_ema", "false"),
-    with("ema_momentum", Kind::Number, "0.99"),
-    with("ema_overwrite_frequency", Kind::IntegerOrNull, "null"),
-    with("loss_scale_factor", Kind::NumberOrNull, "null"),
-    with("gradient_accumulation_steps", Kind::IntegerOrNull, "null"),
+    with("ema_momentum", RATE, "0.99"),
+    with("ema_overwrite_frequency", Kind::OrNull(&Kind::Integer(1, STEPS)), "null"),
+    with("loss_scale_factor", NUMBER_OR_NULL, "null"),
+    with("gradient_accumulation_steps", Kind::OrNull(&Kind::Integer(2, STEPS)), "null"),
 ];
 
 const ADAM: &[Argument] = &[
-    with("learning_rate", Kind::Number, "0.001"),
-    with("beta_1", Kind::Number, "0.9"),
-    with("beta_2", Kind::Number, "0.999"),
-    with("epsilon", Kind::Number, "1e-7"),
+    with("learning_rate", NUMBER, "0.001"),
+    with("beta_1", NUMBER, "0.9"),
+    with("beta_2", NUMBER, "0.999"),
+    with("epsilon", NUMBER, "1e-7"),
     flag("amsgrad", "false"),
 ];
 const ADAM_SLOTS: &[Slots] = &[
@@ -70,10 +75,10 @@ const ROWS: &[Row] = &[
         arguments: &[
             COMMON,
             &[
-                with("learning_rate", Kind::Number, "0.01"),
-                with("momentum", Kind::Rate, "0.0"),
+                with("learning_rate", NUMBER, "0.01"),
+                with("momentum", RATE, "0.0"),
                 flag("nesterov", "false"),
-                decay("null"),
+                NO_DECAY,
             ],
         ],
         slots: &[Slots { names: &["momentum"], when: When::Set("momentum") }],
@@ -84,12 +89,12 @@ const ROWS: &[Row] = &[
         arguments: &[
             COMMON,
             &[
-                with("learning_rate", Kind::Number, "0.001"),
-                with("rho", Kind::Number, "0.9"),
-                with("momentum", Kind::Number, "0.0"),
-                with("epsilon", Kind::Number, "1e-7"),
+                with("learning_rate", NUMBER, "0.001"),
+                with("rho", NUMBER, "0.9"),
+                with("momentum", NUMBER, "0.0"),
+                with("epsilon", NUMBER, "1e-7"),
                 flag("centered", "false"),
-                decay("null"),
+                NO_DECAY,
             ],
         ],
         slots: &[
@@ -98,8 +103,13 @@ const ROWS: &[Row] = &[
             Slots { names: &["average_gradient"], when: When::Set("centered") },
         ],
     },
-    Row { class: "Adam", stem: "adam", arguments: &[COMMON, ADAM, &[decay("null")]], slots: ADAM_SLOTS },
-    Row { class: "AdamW", stem: "adam_w", arguments: &[COMMON, ADAM, &[decay("0.004")]], slots: ADAM_SLOTS },
+    Row { class: "Adam", stem: "adam", arguments: &[COMMON, ADAM, &[NO_DECAY]], slots: ADAM_SLOTS },
+    Row {
+        class: "AdamW",
+        stem: "adam_w",
+        arguments: &[COMMON, ADAM, &[with("weight_decay", NUMBER, "0.004")]],
+        slots: ADAM_SLOTS,
+    },
 ];
 
 /// An optimizer with its arguments.
@@ -116,6 +126,11 @@ impl Optimizer {
             Error::new(Status::Unsupported, message)
         })?;
         let mut arguments = complete(class, row.arguments, given)?;
+        let clips: Vec<&str> = CLIPS.into_iter().filter(|clip| !arguments[*clip].is_null()).collect();
+        if clips.len() > 1 {
+            let clips = clips.join("' and '");
+            return Err(invalid(format!("{class} has '{clips}': it can have one of {}", CLIPS.join(", "))));
+        }
         if !arguments["name"].is_string() {
             arguments.insert("name".into(), row.stem.into());
         }

@@ -28,9 +28,15 @@ impl Built<'_> {
                 text(self.input)
             )));
         }
+        let mut places = Vec::new();
         for axis in self.arguments.get("axis").and_then(axes).unwrap_or_default() {
-            self.axis(axis)?;
+            let place = self.axis(axis)?;
+            if places.contains(&place) {
+                return Err(invalid(format!("'axis' has axis {axis} of {} twice", text(self.input))));
+            }
+            places.push(place);
         }
+        self.check_noise()?;
         let mut shape = self.input.clone();
         match self.row.output {
             Output::Same => {}
@@ -187,17 +193,38 @@ impl Built<'_> {
     }
 
     fn reshaped(&self) -> Result<Shape> {
-        let target = axes(&self.arguments["target_shape"]).unwrap_or_default();
-        let known = target.iter().filter(|n| **n >= 0).map(|n| *n as u64).collect::<Vec<_>>();
+        let target = self.arguments["target_shape"].as_array().map_or(&[][..], Vec::as_slice);
+        let known: Vec<u64> = target.iter().filter_map(Value::as_u64).collect();
         let (have, want) = (all(self.input)?, product(&known)?);
-        let wrong = || invalid(format!("{} cannot have the shape {target:?}", text(self.input)));
         let rest = match have {
             Some(have) if target.len() == known.len() => (have == want).then_some(None),
             Some(have) => (want > 0 && have.is_multiple_of(want)).then(|| Some(have / want)),
             None => Some(None),
         };
-        let rest = rest.ok_or_else(wrong)?;
-        Ok(target.iter().map(|n| u64::try_from(*n).ok().or(rest)).collect())
+        let rest = rest.ok_or_else(|| {
+            let target = &self.arguments["target_shape"];
+            invalid(format!("{} cannot have the shape {target}", text(self.input)))
+        })?;
+        // Keras works -1 out, and leaves null open.
+        Ok(target.iter().map(|n| if n.is_null() { None } else { n.as_u64().or(rest) }).collect())
+    }
+
+    /// Whether noise of a shape, the batch's axis before the others, is for what the layer takes.
+    fn check_noise(&self) -> Result<()> {
+        let Some(noise) = self.arguments.get("noise_shape").and_then(Value::as_array) else { return Ok(()) };
+        let taken: Shape = [None].into_iter().chain(self.input.iter().copied()).collect();
+        let first = taken.len().saturating_sub(noise.len());
+        // Where it has null it is as what is taken, from the first axis on; then it is broadcast, from the last one on.
+        let fits = |(i, n): (usize, &Value)| match (n.as_u64().or(taken[i]), taken[first + i]) {
+            (Some(n), Some(taken)) => n == 1 || n == taken,
+            (None, _) => first == 0,
+            (_, None) => true,
+        };
+        if noise.len() <= taken.len() && noise.iter().enumerate().all(fits) {
+            return Ok(());
+        }
+        let (noise, taken) = (&self.arguments["noise_shape"], text(self.input));
+        Err(invalid(format!("'noise_shape' is {noise}: it is to be 1 or null, or as {taken}, in each axis")))
     }
 }
 

@@ -18,19 +18,31 @@ pub(super) struct Row {
     pub is_built: bool,
 }
 
-/// An argument of a layer.
+/// An argument of a layer, an optimizer, or an object that one of them is given.
 pub(super) struct Argument {
     pub name: &'static str,
     pub kind: Kind,
-    /// In JSON, or the class of an initializer; `None` where there is none, so that it must be given.
-    pub default: Option<&'static str>,
+    pub default: Default,
+}
+
+/// What an argument is where it is not given.
+#[derive(Clone, Copy)]
+pub(super) enum Default {
+    /// It must be given.
+    Needed,
+    /// In JSON, as it could be given.
+    Json(&'static str),
+    /// Not in the configuration: neither if it is given as null.
+    LeftOut,
 }
 
 /// What an argument can be.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// An integer from 1.
-    Count,
+    /// A number from and up to these. Written as a float: Keras takes no integer for a learning rate.
+    Number(f64, f64),
+    /// An integer from and up to these.
+    Integer(i64, i64),
     /// So many integers from 1, or one for all of them.
     Counts(usize),
     /// As above, or null: as the other argument.
@@ -41,34 +53,68 @@ pub(super) enum Kind {
     Pads,
     /// One of these.
     Choice(&'static [&'static str]),
-    /// A flag; where something is said, it can only be false, since of that.
-    Flag(Option<&'static str>),
-    Number,
-    NumberOrNull,
-    /// From 0 up to 1.
-    Rate,
+    Flag,
+    /// A flag, or this word.
+    FlagOr(&'static str),
+    /// It can only be false, for this reason.
+    Never(&'static str),
+    /// It can only be null, for this reason.
+    Nothing(&'static str),
+    Text,
+    /// Also null.
+    OrNull(&'static Kind),
+    /// Also null: the default.
+    OrDefault(&'static Kind),
+    List(&'static Kind),
     /// The name of an activation, or an object; null is `linear`.
     Activation,
-    /// A name, or an object.
-    Initializer,
-    /// A name, an object, a list, or null.
-    Optional,
-    /// Null alone.
-    Null,
+    /// The name of one of these, or an object.
+    Object(&'static Family),
+    /// A name, an object, a list, or null: Keras finds out what it is.
+    Free,
     /// An axis, from 1 or from the end, -1.
     Axis,
     /// One or more of them; whether Keras makes a list of one.
     Axes(bool),
-    /// Axes of a shape, without that of the batch; one of them may be -1.
+    /// One or more axes of a variable, from 0 or from the end.
+    Places,
+    /// Axes of a shape, without that of the batch; one of them may be -1, or null.
     Shape,
     /// Each axis, from 1, in another order.
     Order,
-    IntegerOrNull,
+    /// The bounds of a renormalization.
+    Clipping,
 }
+
+/// Objects of one sort that Keras has itself.
+pub(super) struct Family {
+    pub what: &'static str,
+    pub module: &'static str,
+    pub members: &'static [Member],
+}
+
+pub(super) struct Member {
+    pub class: &'static str,
+    /// Other names that Keras knows it by.
+    pub names: &'static [&'static str],
+    pub arguments: &'static [Argument],
+    /// The axes of the tensors that it is for, at least and at most.
+    pub ranks: (usize, usize),
+}
+
+pub(super) const NUMBER: Kind = Kind::Number(f64::NEG_INFINITY, f64::INFINITY);
+pub(super) const NOT_NEGATIVE: Kind = Kind::Number(0.0, f64::INFINITY);
+/// From 0 up to 1.
+pub(super) const RATE: Kind = Kind::Number(0.0, 1.0);
+pub(super) const COUNT: Kind = Kind::Integer(1, i64::MAX);
+/// Where the seeds of Keras' backends are unsigned, they have 32 bits.
+pub(super) const SEED: Argument = with("seed", Kind::OrNull(&Kind::Integer(0, u32::MAX as i64)), "null");
 
 /// A variable of a layer.
 pub(super) struct Variable {
     pub name: &'static str,
+    /// What the names of its initializer, its regularizer and its constraint begin with.
+    pub of: &'static str,
     pub shape: &'static [Dim],
     /// It is there only if this flag is set.
     pub when: Option<&'static str>,
@@ -115,50 +161,38 @@ pub(super) enum Output {
 }
 
 pub(super) const fn needed(name: &'static str, kind: Kind) -> Argument {
-    Argument { name, kind, default: None }
+    Argument { name, kind, default: Default::Needed }
 }
 
 pub(super) const fn with(name: &'static str, kind: Kind, default: &'static str) -> Argument {
-    Argument { name, kind, default: Some(default) }
+    Argument { name, kind, default: Default::Json(default) }
+}
+
+pub(super) const fn left_out(name: &'static str, kind: Kind) -> Argument {
+    Argument { name, kind, default: Default::LeftOut }
 }
 
 pub(super) const fn flag(name: &'static str, default: &'static str) -> Argument {
-    with(name, Kind::Flag(None), default)
+    with(name, Kind::Flag, default)
 }
 
 /// It can only be false, for this reason.
 pub(super) const fn never(name: &'static str, why: &'static str) -> Argument {
-    with(name, Kind::Flag(Some(why)), "false")
+    with(name, Kind::Never(why), "false")
 }
 
-pub(super) const fn initializer(name: &'static str, class: &'static str) -> Argument {
-    with(name, Kind::Initializer, class)
-}
-
-pub(super) const fn optional(name: &'static str) -> Argument {
-    with(name, Kind::Optional, "null")
-}
-
-pub(super) const fn weight(name: &'static str, shape: &'static [Dim]) -> Variable {
-    Variable { name, shape, when: None, trainable: true }
+/// A variable whose arguments begin with `of`.
+pub(super) const fn weight(name: &'static str, of: &'static str, shape: &'static [Dim]) -> Variable {
+    Variable { name, of, shape, when: None, trainable: true }
 }
 
 pub(super) const fn weight_if(flag: &'static str, name: &'static str, shape: &'static [Dim]) -> Variable {
-    Variable { name, shape, when: Some(flag), trainable: true }
+    Variable { when: Some(flag), ..weight(name, name, shape) }
 }
 
-pub(super) const fn state(name: &'static str, when: Option<&'static str>) -> Variable {
-    Variable { name, shape: &[Dim::Along("axis")], when, trainable: false }
+pub(super) const fn state(name: &'static str, of: &'static str, when: Option<&'static str>) -> Variable {
+    Variable { name, of, shape: &[Dim::Along("axis")], when, trainable: false }
 }
-
-/// The configurations of the initializers that are defaults.
-pub(super) const INITIALIZERS: [(&str, &str); 5] = [
-    ("GlorotUniform", r#"{"seed": null, "input_axes": null, "output_axes": null}"#),
-    ("Orthogonal", r#"{"seed": null, "gain": 1.0}"#),
-    ("RandomUniform", r#"{"seed": null, "minval": -0.05, "maxval": 0.05}"#),
-    ("Zeros", "{}"),
-    ("Ones", "{}"),
-];
 
 /// Keras' activations, by their names, but for `glu`, which halves an axis, and `threshold`, which needs arguments.
 pub(super) const ACTIVATIONS: &[&str] = &[

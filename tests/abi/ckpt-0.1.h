@@ -1592,7 +1592,7 @@ void ckpt_keras_free(struct ckpt_keras *keras);
  * @param class_name   Keras' class
  * @param config_json  an object with the arguments of the class, under Keras' names and with Keras' defaults, as in
  *                     {"units": 10, "activation": "relu"}; every layer has "name", "trainable" and "dtype", too. What is
- *                     missing, unknown, or no such value is CKPT_E_INVALID_ARGUMENT, and so is a layer that does not fit
+ *                     missing, unknown, or no value that Keras takes is CKPT_E_INVALID_ARGUMENT, and so is a layer that does not fit
  *                     what the one before it gives; the message names the argument and what it can be.
  * @param layer        the layer's number, for ckpt_keras_bind(): 0 is the input; untouched on failure
  */
@@ -1669,7 +1669,8 @@ enum ckpt_status ckpt_keras_compile(struct ckpt_keras *keras,
  * Says where a part of the optimizer's state is. Where one part is bound, all are to be, but for "learning_rate", which is that
  * of ckpt_keras_compile() then; where none is, Keras begins with a new state.
  *
- * @param slot      "iteration" (an integer, CKPT_DTYPE_I32 or CKPT_DTYPE_I64: the steps so far) and "learning_rate", of the
+ * @param slot      "iteration" (an integer, CKPT_DTYPE_I32 or CKPT_DTYPE_I64: the batches so far, also
+ *                  those whose gradients are only accumulated) and "learning_rate", of the
  *                  optimizer itself; and of each trainable variable, with its shape and dtype: of SGD "momentum" (with a
  *                  momentum); of RMSprop "velocity", "momentum" (with a momentum) and "average_gradient" (centered); of
  *                  Adam and AdamW "momentum", "velocity" and "velocity_hat" (amsgrad); of all "average" (use_ema) and

@@ -1,6 +1,5 @@
 """A model that ckpt_keras_* describes is the one that Keras makes of the same layers: its configuration, its variables,
 its predictions, and the training that goes on from its optimizer's state."""
-import ctypes
 import json
 import os
 import sys
@@ -12,18 +11,32 @@ import keras
 import numpy as np
 import pytest
 
-from capi import DTYPES, Failure, Lib, TensorInfo
+from capi import Failure
 from in_jax import run
+from keras_builder import Builder, config_of, lib
 
-lib = Lib()
 rng = np.random.default_rng(6)
+
+L2 = {"module": "keras.regularizers", "class_name": "L2", "config": {"l2": 0.5}, "registered_name": None}
+FLOAT64 = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float64"}, "registered_name": None}
+EVERY = {"trainable": False, "dtype": FLOAT64, "activity_regularizer": L2, "name": "mine"}
+OF_KERNEL = {"kernel_initializer": "he_normal", "kernel_regularizer": "l2", "kernel_constraint": "max_norm"}
+OF_BIAS = {"bias_initializer": "random_normal", "bias_regularizer": L2, "bias_constraint": "NonNeg"}
+OF_GAMMA_AND_BETA = {
+    f"{of}_{what}": name for of in ("gamma", "beta")
+    for what, name in (("initializer", "uniform"), ("regularizer", "l1l2"), ("constraint", "unit_norm"))}
+FIRST = {"data_format": "channels_first"}
+RECURRENT = {
+    **EVERY, **OF_KERNEL, **OF_BIAS, "units": 3, "recurrent_initializer": "glorot_normal", "recurrent_regularizer": "l2",
+    "recurrent_constraint": "min_max_norm", "recurrent_dropout": 0.5, "unroll": True, "zero_output_for_mask": True,
+    "implementation": 1, "use_cudnn": False, "activation": "relu", "recurrent_activation": "tanh", "dropout": 0.5, "seed": 3,
+    "return_sequences": True, "go_backwards": True}
 
 # Each layer of the table, with its defaults and with others: the shape of a sample, the class, the arguments.
 LAYERS = [
     ((4,), "Dense", {"units": 3}),
     ((5, 4), "Dense", {"units": 3, "activation": "gelu", "use_bias": False, "kernel_initializer": "he_normal",
-                       "kernel_regularizer": {"module": "keras.regularizers", "class_name": "L2",
-                                              "config": {"l2": 0.5}, "registered_name": None}}),
+                       "kernel_regularizer": L2}),
     ((9, 2), "Conv1D", {"filters": 3, "kernel_size": 2}),
     ((9, 4), "Conv1D", {"filters": 6, "kernel_size": [3], "strides": 2, "padding": "causal", "groups": 2,
                         "activation": "tanh"}),
@@ -77,62 +90,40 @@ LAYERS = [
     ((3, 4), "Softmax", {"axis": [1, 2]}),
     ((4,), "Dense", {"units": 3, "dtype": "float64", "name": "mine", "trainable": False}),
     ((4,), "Dense", {"units": 3, "dtype": "mixed_bfloat16"}),
+    ((4,), "Dense", {"units": 3, **EVERY, **OF_KERNEL, **OF_BIAS}),
+    ((4, 9), "Conv1D", {"filters": 3, "kernel_size": 2, **FIRST, **EVERY, **OF_KERNEL, **OF_BIAS}),
+    ((2, 8, 9), "Conv2D", {"filters": 3, "kernel_size": 2, **FIRST, **EVERY, **OF_KERNEL, **OF_BIAS}),
+    ((8, 9, 2), "Conv2D", {"filters": 3, "kernel_size": 2, "use_bias": False}),
+    ((2, 8, 9), "DepthwiseConv2D", {"kernel_size": 2, "activation": "relu", "depthwise_initializer": "lecun_uniform",
+                                    "depthwise_regularizer": "l2", "depthwise_constraint": "non_neg", **FIRST, **EVERY,
+                                    **OF_BIAS}),
+    ((8, 9, 2), "DepthwiseConv2D", {"kernel_size": 2, "dilation_rate": 2, "use_bias": False}),
+    *(((2, 9), name, {"pool_size": 3, **FIRST, **EVERY}) for name in ("MaxPooling1D", "AveragePooling1D")),
+    *(((2, 9, 8), name, {"pool_size": 3, **FIRST, **EVERY}) for name in ("MaxPooling2D", "AveragePooling2D")),
+    ((9, 8, 2), "AveragePooling2D", {"pool_size": 2, "padding": "same"}),
+    ((2, 9), "GlobalAveragePooling1D", {**FIRST, **EVERY}),
+    ((2, 9, 8), "GlobalAveragePooling2D", {**FIRST, **EVERY}),
+    ((2, 9), "ZeroPadding1D", {**FIRST, **EVERY}),
+    ((2, 9, 8), "ZeroPadding2D", {**FIRST, **EVERY}),
+    ((2, 9, 8), "Flatten", {**FIRST, **EVERY}),
+    ((3, 4), "Reshape", {"target_shape": [None, 2], **EVERY}),
+    ((3, 4), "Permute", {"dims": [2, 1], **EVERY}),
+    ((4,), "Dropout", {"rate": 0.5, **EVERY}),
+    ((4,), "BatchNormalization", {"renorm": True, "renorm_momentum": 0.5, "renorm_clipping": {"dmax": 2}, "moving_mean_initializer": "ones",
+                                  "moving_variance_initializer": {"class_name": "Constant", "config": {"value": 2}},
+                                  **OF_GAMMA_AND_BETA, **EVERY}),
+    ((4,), "LayerNormalization", {**OF_GAMMA_AND_BETA, **EVERY}),
+    ((4,), "Embedding", {"input_dim": 5, "output_dim": 3, "embeddings_initializer": "orthogonal",
+                         "embeddings_regularizer": "l2", "embeddings_constraint": "unit_norm",
+                         "mask_zero": True, **EVERY}),
+    ((4, 2), "LSTM", RECURRENT),
+    ((4, 2), "GRU", RECURRENT),
+    ((4, 2), "GRU", {"units": 3, "use_bias": False}),
+    *(((4,), name, {**given, **EVERY}) for name, given in (
+        ("Activation", {"activation": "relu"}), ("ReLU", {}), ("Softmax", {}))),
 ]
-
-
-class Builder:
-    """A ckpt_keras, and the arrays that are bound to it."""
-
-    def __init__(self, shape, **more):
-        self.handle = lib.make("ckpt_keras_new")
-        self.arrays = {}
-        self.add("InputLayer", {"shape": shape, **more})
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        lib.c.ckpt_keras_free(self.handle)
-
-    def add(self, name, config):
-        config = config if isinstance(config, str) else json.dumps(config)
-        return lib.make("ckpt_keras_add", self.handle, name.encode(), config.encode(), kind=ctypes.c_size_t).value
-
-    def variable(self, layer, name):
-        info = lib.make("ckpt_keras_variable", self.handle, ctypes.c_size_t(layer), name.encode(), kind=TensorInfo)
-        return info.path.decode(), tuple(info.shape[:info.rank]), DTYPES[info.dtype]
-
-    def bind(self, layer, name, array):
-        self.arrays[layer, name] = array
-        strides = (ctypes.c_int64 * array.ndim)(*(s // array.itemsize for s in array.strides))
-        lib("ckpt_keras_bind", self.handle, ctypes.c_size_t(layer), name.encode(), DTYPES.index(str(array.dtype)),
-            None if array.flags.c_contiguous else strides, ctypes.c_void_p(array.ctypes.data))
-
-    def compile(self, name, **config):
-        lib("ckpt_keras_compile", self.handle, name.encode(), json.dumps(config).encode())
-
-    def bind_optimizer(self, slot, array, layer=0, variable=None):
-        self.arrays[slot, layer, variable] = array
-        lib("ckpt_keras_bind_optimizer", self.handle, slot.encode(), ctypes.c_size_t(layer),
-            variable and variable.encode(), DTYPES.index(str(array.dtype)), None, ctypes.c_void_p(array.ctypes.data))
-
-    def save(self, path):
-        model = lib.make("ckpt_keras_model", self.handle)
-        try:
-            lib("ckpt_model_save", model, os.fspath(path).encode())
-        finally:
-            lib.c.ckpt_model_free(model)
-
-
-def config_of(path):
-    """The configuration in a .keras file, without what tells nothing of the model."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items() if k != "shared_object_id"}
-        return [plain(v) for v in value] if isinstance(value, list) else value
-
-    return plain(json.loads(zipfile.ZipFile(path).read("config.json")))
+# Arguments that can have one value here.
+SETTLED = {"lora_rank", "lora_alpha", "quantization_config", "return_state", "stateful", "rms_scaling", "synchronized"}
 
 
 def names_of(path):
@@ -151,8 +142,7 @@ def names_of(path):
 @pytest.mark.parametrize("shape,name,arguments", LAYERS, ids=lambda v: v if isinstance(v, str) else None)
 def test_a_layer_is_the_one_that_keras_makes(tmp_path, shape, name, arguments):
     keras.utils.clear_session()
-    twin = keras.Sequential([keras.Input(shape), getattr(keras.layers, name)(**{
-        k: keras.regularizers.L2(0.5) if k == "kernel_regularizer" else v for k, v in arguments.items()})])
+    twin = keras.Sequential([keras.Input(shape), getattr(keras.layers, name).from_config(json.loads(json.dumps(arguments)))])
     with Builder(shape) as builder:
         layer = builder.add(name, arguments)
         values = []
@@ -164,14 +154,12 @@ def test_a_layer_is_the_one_that_keras_makes(tmp_path, shape, name, arguments):
                 builder.bind(layer, variable.name, value)
                 values.append(value)
         builder.save(tmp_path / "ours.keras")
-    # Keras takes what we say, and says the same of it, but for what the optional arguments were given as.
+    # Keras takes what we say, and says the same of it, but for what it takes and never says.
     loaded = keras.models.load_model(tmp_path / "ours.keras")
     loaded.save(tmp_path / "again.keras")
     ours, again = config_of(tmp_path / "ours.keras"), config_of(tmp_path / "again.keras")
-    given = {k for k, v in arguments.items() if k.endswith("initializer")}
-    for config in (ours, again):
-        for argument in given:
-            del config["config"]["layers"][1]["config"][argument]
+    for silent in ("implementation", "use_cudnn"):
+        ours["config"]["layers"][1]["config"].pop(silent, None)
     assert again.pop("compile_config", {}) == {}
     assert ours == again
     assert [tuple(v.shape) for v in twin.weights] == [tuple(v.shape) for v in loaded.weights]
@@ -180,6 +168,32 @@ def test_a_layer_is_the_one_that_keras_makes(tmp_path, shape, name, arguments):
         assert np.array_equal(np.asarray(variable), value), variable.path
     mine, theirs = names_of(tmp_path / "ours.keras"), weights_in(tmp_path, "again.keras")
     assert mine == theirs
+
+
+def test_every_argument_is_met():
+    """With another value than its default, in one of the models above."""
+    for name in {name for _, name, _ in LAYERS}:
+        met = {argument for _, of, arguments in LAYERS if of == name for argument in arguments}
+        shape, _, arguments = next(case for case in LAYERS if case[1] == name)
+        with Builder(shape) as builder, pytest.raises(Failure) as failed:
+            builder.add(name, {**arguments, "?": 1})
+        assert set(str(failed.value).split(" are: ")[1].split(", ")) - SETTLED <= met, name
+
+
+def test_a_mask_goes_through_to_the_layer_that_heeds_it(tmp_path):
+    twin = keras.Sequential([keras.Input((6,)), keras.layers.Embedding(5, 3, mask_zero=True), keras.layers.LSTM(4)])
+    with Builder([6]) as builder:
+        layers = [builder.add("Embedding", {"input_dim": 5, "output_dim": 3, "mask_zero": True}),
+                  builder.add("LSTM", {"units": 4})]
+        for layer, of in zip(layers, twin.layers):
+            for variable in of.weights:
+                if "seed" not in variable.path:
+                    builder.bind(layer, variable.name, np.array(variable))
+        builder.save(tmp_path / "ours.keras")
+    x = np.array([[1, 2, 0, 0, 0, 0], [3, 4, 1, 2, 3, 0], [0, 1, 0, 2, 0, 3]])
+    ours = np.asarray(keras.models.load_model(tmp_path / "ours.keras")(x))
+    assert np.array_equal(ours, np.asarray(twin(x)))
+    assert not np.allclose(ours, np.asarray(twin(np.where(x == 0, 1, x))))
 
 
 def weights_in(tmp_path, name):
@@ -312,11 +326,20 @@ WRONG = [
     ("Permute", '{"dims": [2, 1]}', "INVALID_ARGUMENT", "'dims' has 2 axes"),
     ("BatchNormalization", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
     ("Softmax", '{"axis": 4}', "INVALID_ARGUMENT", "no axis 4"),
-    ("LayerNormalization", '{"axis": [1, 1]}', "INVALID_ARGUMENT", "'axis' is [1,1]"),
+    ("LayerNormalization", '{"axis": [1, -3]}', "INVALID_ARGUMENT", "'axis' has axis 1 of (None, 8, 8, 3) twice"),
     ("Activation", '{"activation": "glu"}', "INVALID_ARGUMENT", "'activation' is"),
     ("Dense", '{"units": 9223372036854775807}', "INVALID_ARGUMENT", "more elements than can be counted"),
     ("LSTM", '{"units": 3, "return_state": true}', "UNSUPPORTED", "hands on one tensor"),
     ("Dropout", '{"rate": 1.5}', "INVALID_ARGUMENT", "from 0 to 1"),
+    ("Dropout", '{"rate": 0.5, "noise_shape": [null, 8, 7, 1]}', "INVALID_ARGUMENT", "as (None, 8, 8, 3), in each axis"),
+    ("ReLU", '{"negative_slope": -0.5}', "INVALID_ARGUMENT", "'negative_slope' is -0.5: it is to be a number from 0"),
+    ("Dense", '{"units": 3, "kernel_initializer": "he"}', "INVALID_ARGUMENT", "he_normal"),
+    ("Dense", '{"units": 3, "bias_initializer": "orthogonal"}', "INVALID_ARGUMENT", "not for a tensor of 1 axes"),
+    ("Dense", '{"units": 3, "kernel_regularizer": {"class_name": "L2", "config": {"l2": -1}}}', "INVALID_ARGUMENT",
+     "'l2' is -1: it is to be a number from 0"),
+    ("Dense", '{"units": 3, "lora_rank": 4}', "UNSUPPORTED", "'lora_rank' is 4, not taken: "),
+    ("BatchNormalization", '{"synchronized": true}', "UNSUPPORTED", "TensorFlow"),
+    ("Reshape", '{"target_shape": [null, -1]}', "INVALID_ARGUMENT", "one may be -1 or null"),
 ]
 
 
@@ -372,6 +395,11 @@ def test_what_is_bound_wrongly_is_named(tmp_path):
         fails("UNSUPPORTED", "no optimizer 'Lion' here; there are SGD", builder.compile, "Lion")
         with pytest.raises(Failure, match="no argument 'lr'; those"):
             builder.compile("Adam", lr=0.1)
+        fails("INVALID_ARGUMENT", "Adam has 'clipnorm' and 'clipvalue': it can have one", lambda: builder.compile(
+            "Adam", clipnorm=1, clipvalue=2))
+        fails("INVALID_ARGUMENT", "an integer from 2 to 2147483647, or null", lambda: builder.compile(
+            "Adam", gradient_accumulation_steps=1))
+        fails("INVALID_ARGUMENT", "'weight_decay' is null", lambda: builder.compile("AdamW", weight_decay=None))
         builder.compile("Adam", loss="mse")
         builder.save(tmp_path / "m.keras")
         fails("NOT_FOUND", "Adam has no 'rho' of 'layers/dense/vars/0', kernel", builder.bind_optimizer, "rho", kernel,
