@@ -22,7 +22,6 @@
 
 #include <ckpt.hpp>
 
-#include "config.hpp"
 #include "data.hpp"
 #include "network.hpp"
 
@@ -132,27 +131,25 @@ Score evaluate(const Network& network, const Digits& digits, std::size_t first_r
   return score;
 }
 
-// The network as Keras would write it: each layer's variables, then the optimizer's.
+// The network as Keras has it, and where its variables and the optimizer's are.
 libckpt::Model describe(Network& network) {
-  libckpt::Model model;
-  model.set_config(config_json).set_name("", "digits").set_name("optimizer", "adam");
-  model.add("optimizer/vars/0", &network.iteration, {}).add("optimizer/vars/1", &network.learning_rate, {});
+  libckpt::Keras keras;
+  keras.add("InputLayer", R"({"shape": [64]})");
+  const std::size_t dense = keras.add("Dense", R"({"units": 32, "activation": "relu"})");
+  const std::size_t dense_1 = keras.add("Dense", R"({"units": 10, "activation": "softmax"})");
+  keras.compile("Adam", R"({"learning_rate": 0.003, "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]})");
+  keras.bind_optimizer("iteration", &network.iteration).bind_optimizer("learning_rate", &network.learning_rate);
 
-  int slot = 2;
-  const auto add = [&](const std::string& path, Variable& variable, const libckpt::Shape& shape) {
-    model.add(path, variable.value, shape);
-    model.add("optimizer/vars/" + std::to_string(slot++), variable.momentum, shape);
-    model.add("optimizer/vars/" + std::to_string(slot++), variable.velocity, shape);
+  const auto bind = [&](std::size_t layer, const char* name, Variable& variable) {
+    keras.bind(layer, name, variable.value)
+        .bind_optimizer("momentum", layer, name, variable.momentum)
+        .bind_optimizer("velocity", layer, name, variable.velocity);
   };
-  const auto add_layer = [&](const std::string& name, Dense& layer) {
-    const std::string group = "layers/" + name;
-    model.set_name(group, name);
-    add(group + "/vars/0", layer.kernel, {layer.in, layer.out});
-    add(group + "/vars/1", layer.bias, {layer.out});
-  };
-  add_layer("dense", network.dense);
-  add_layer("dense_1", network.dense_1);
-  return model;
+  bind(dense, "kernel", network.dense.kernel);
+  bind(dense, "bias", network.dense.bias);
+  bind(dense_1, "kernel", network.dense_1.kernel);
+  bind(dense_1, "bias", network.dense_1.bias);
+  return keras.model();
 }
 
 void write_predictions(const std::string& path, const std::string& checkpoint, const Network& network,
