@@ -27,13 +27,16 @@ pub trait Fence: Send + Sync {
     fn end(&self, purpose: Purpose) -> Result<()>;
 }
 
+/// What is kept, and its name, if it has one.
+pub type Kept = (Option<String>, Arc<dyn Any + Send + Sync>);
+
 /// Who lends tensors: fences, and what has to live as long as anybody uses them, some of it under a name.
 #[derive(Clone, Default)]
 pub struct Lender {
     /// In the order in which they begin.
     pub fences: Arc<Vec<Arc<dyn Fence>>>,
-    /// Each with its name, if it has one.
-    pub kept: Arc<Vec<(Option<String>, Arc<dyn Any + Send + Sync>)>>,
+    /// In no order.
+    pub kept: Arc<Vec<Kept>>,
 }
 
 /// Tensors on loan; dropped, they are given back.
