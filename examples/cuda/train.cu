@@ -18,8 +18,8 @@
 namespace {
 
 constexpr int pixels = 64, hidden = 64, classes = 10, validation = 360, batch_size = 32, threads = 256;
-constexpr std::uint64_t epochs = 30;
-constexpr float learning_rate = 0.05f, momentum = 0.9f;
+constexpr std::uint64_t epochs = 20;
+constexpr float learning_rate = 0.01f, momentum = 0.9f;
 
 void check(ckpt_status status) {
   if (status == CKPT_OK) return;

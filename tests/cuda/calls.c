@@ -238,6 +238,6 @@ int main(void) {
   what_cuda_refuses();
   CHECK(stub_live() == 0);
   shared_and_freed_under_way();
-  CHECK(stub_live() == 0);
+  CHECK(stub_live() == 0 && stub_pageable() == 0);
   return 0;
 }

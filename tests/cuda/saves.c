@@ -54,6 +54,6 @@ int main(int argc, char **argv) {
   CHECK((torn > 0) == runs[run].torn && (caught > 0) == runs[run].check);
   ckpt_free(session);
   free_scene(&s);
-  CHECK(stub_live() == 0);
+  CHECK(stub_live() == 0 && stub_pageable() == 0);
   return 0;
 }

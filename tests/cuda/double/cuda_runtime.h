@@ -31,6 +31,9 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaMalloc(void **memory, size_t n);
 cudaError_t cudaFree(void *memory);
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaDeviceReset(void);
+cudaError_t cudaMemcpy(void *dst, const void *src, size_t n, cudaMemcpyKind kind);
 cudaError_t cudaHostAlloc(void **memory, size_t n, unsigned flags);
 cudaError_t cudaFreeHost(void *memory);
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind kind, cudaStream_t stream);
@@ -48,6 +51,8 @@ const char *cudaGetErrorString(cudaError_t error);
 
 /* A kernel: sets n floats on the device. */
 cudaError_t stub_fill(float *memory, size_t n, float value, cudaStream_t stream);
+/* Any other kernel. */
+cudaError_t stub_call(void (*kernel)(void *), void *user, cudaStream_t stream);
 /* A kernel that takes so long. */
 cudaError_t stub_sleep(unsigned microseconds, cudaStream_t stream);
 /* Bytes a second that a copy moves; 0: as many as it can. */
@@ -58,6 +63,8 @@ void stub_ignore_waits(bool on);
 void stub_fail(const char *function, int after);
 /* Whether that has come to pass. */
 bool stub_failed(void);
+/* Copies from or to host memory that is not pinned, which the host has to wait for. */
+int stub_pageable(void);
 /* Streams, events and blocks of memory that have not been freed. */
 int stub_live(void);
 

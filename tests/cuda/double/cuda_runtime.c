@@ -11,7 +11,7 @@
 #define DEVICES 2
 #define STEP ((size_t)32 << 10) /* bytes that are moved as one */
 
-typedef enum what { COPY, FILL, SLEEP, RECORD, WAIT, END } what;
+typedef enum what { COPY, FILL, CALL, SLEEP, RECORD, WAIT, END } what;
 
 typedef struct command {
   what what;
@@ -19,6 +19,7 @@ typedef struct command {
   const char *src;
   size_t n; /* bytes, or microseconds */
   float value;
+  void (*call)(void *);
   cudaEvent_t event;
   unsigned long turn; /* of the event */
   struct command *next;
@@ -49,7 +50,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static cudaStream_t streams, defaults[DEVICES];
 static memory *memories;
-static int live, countdown;
+static int live, countdown, pageable;
 static double rate;
 static bool deaf, failed;
 static const char *failing;
@@ -129,6 +130,8 @@ static void *run(void *user) {
     pthread_mutex_unlock(&lock);
     if (c->what == COPY || c->what == FILL)
       move(c, speed);
+    else if (c->what == CALL)
+      c->call(c->dst);
     else if (c->what == SLEEP)
       nap((double)c->n * 1e-6);
     pthread_mutex_lock(&lock);
@@ -183,6 +186,12 @@ static void enqueue(cudaStream_t stream, command of) {
     c->event->pending++;
   *stream->last = c;
   stream->last = &c->next;
+}
+
+/* Waits until a stream has nothing to do. */
+static void drain(cudaStream_t stream) {
+  while (stream->first != NULL)
+    pthread_cond_wait(&changed, &lock);
 }
 
 cudaError_t cudaSetDevice(int device) {
@@ -253,19 +262,38 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind
   ENTER;
   const bool in = kind == cudaMemcpyHostToDevice;
   const memory *host = find(in ? src : dst, n), *device = find(in ? dst : src, n);
-  command c = {COPY, dst, src, n, 0, NULL, 0, NULL};
+  command c = {COPY, dst, src, n, 0, NULL, NULL, 0, NULL};
   stream = stream_of(stream);
   if (device == NULL || device->device != stream->device)
     return leave(cudaErrorInvalidValue);
-  if (host == NULL || host->device >= 0)
-    misuse("host memory of a copy is not pinned");
   enqueue(stream, c);
+  if (host == NULL) {
+    pageable++;
+    pthread_cond_broadcast(&changed);
+    drain(stream);
+  }
+  return leave(cudaSuccess);
+}
+
+cudaError_t cudaMemcpy(void *dst, const void *src, size_t n, cudaMemcpyKind kind) {
+  const cudaError_t error = cudaMemcpyAsync(dst, src, n, kind, NULL);
+  return error == cudaSuccess ? cudaStreamSynchronize(NULL) : error;
+}
+
+cudaError_t cudaGetLastError(void) { return cudaSuccess; }
+
+cudaError_t cudaDeviceReset(void) { return cudaSuccess; }
+
+cudaError_t stub_call(void (*kernel)(void *), void *user, cudaStream_t stream) {
+  ENTER;
+  command c = {CALL, user, NULL, 0, 0, kernel, NULL, 0, NULL};
+  enqueue(stream_of(stream), c);
   return leave(cudaSuccess);
 }
 
 cudaError_t stub_fill(float *at, size_t n, float value, cudaStream_t stream) {
   ENTER;
-  command c = {FILL, (char *)at, NULL, n * sizeof *at, value, NULL, 0, NULL};
+  command c = {FILL, (char *)at, NULL, n * sizeof *at, value, NULL, NULL, 0, NULL};
   if (find(at, c.n) == NULL)
     misuse("a kernel writes where no memory is");
   enqueue(stream_of(stream), c);
@@ -274,7 +302,7 @@ cudaError_t stub_fill(float *at, size_t n, float value, cudaStream_t stream) {
 
 cudaError_t stub_sleep(unsigned microseconds, cudaStream_t stream) {
   ENTER;
-  command c = {SLEEP, NULL, NULL, microseconds, 0, NULL, 0, NULL};
+  command c = {SLEEP, NULL, NULL, microseconds, 0, NULL, NULL, 0, NULL};
   enqueue(stream_of(stream), c);
   return leave(cudaSuccess);
 }
@@ -289,15 +317,13 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   ENTER;
-  stream = stream_of(stream);
-  while (stream->first != NULL)
-    pthread_cond_wait(&changed, &lock);
+  drain(stream_of(stream));
   return leave(cudaSuccess);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   ENTER;
-  command c = {END, NULL, NULL, 0, 0, NULL, 0, NULL};
+  command c = {END, NULL, NULL, 0, 0, NULL, NULL, 0, NULL};
   cudaStream_t *s = &streams;
   enqueue(stream_of(stream), c);
   pthread_cond_broadcast(&changed);
@@ -325,7 +351,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   ENTER;
-  command c = {RECORD, NULL, NULL, 0, 0, event, 0, NULL};
+  command c = {RECORD, NULL, NULL, 0, 0, NULL, event, 0, NULL};
   stream = stream_of(stream);
   if (event->device != stream->device)
     return leave(cudaErrorInvalidResourceHandle);
@@ -336,7 +362,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
   ENTER;
-  command c = {WAIT, NULL, NULL, 0, 0, event, event->recorded, NULL};
+  command c = {WAIT, NULL, NULL, 0, 0, NULL, event, event->recorded, NULL};
   (void)flags;
   if (!deaf)
     enqueue(stream_of(stream), c);
@@ -395,6 +421,13 @@ bool stub_failed(void) {
   const bool so = failed;
   pthread_mutex_unlock(&lock);
   return so;
+}
+
+int stub_pageable(void) {
+  pthread_mutex_lock(&lock);
+  const int n = pageable;
+  pthread_mutex_unlock(&lock);
+  return n;
 }
 
 int stub_live(void) {
