@@ -1,4 +1,5 @@
 /* See cuda_runtime.h. One lock for all queues: what runs outside of it is the moving of bytes. */
+#define _POSIX_C_SOURCE 200809L
 #include "cuda_runtime.h"
 
 #include <pthread.h>
@@ -29,6 +30,7 @@ struct CUstream_st {
   int device;
   pthread_t thread;
   command *first, **last; /* the first is being done */
+  double free_at;         /* when it has moved what it had to */
   struct CUstream_st *next;
 };
 
@@ -102,8 +104,9 @@ static double now(void) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void move(const command *c, double speed) {
-  const double begin = now();
+/* Moves bytes; copies of a stream one behind the other, at this speed. */
+static void move(const command *c, double speed, double *free_at) {
+  const double begin = *free_at > now() - 1e-3 ? *free_at : now();
   for (size_t at = 0; at < c->n; at += STEP) {
     const size_t n = c->n - at < STEP ? c->n - at : STEP;
     if (c->what == COPY)
@@ -112,8 +115,11 @@ static void move(const command *c, double speed) {
       for (size_t i = 0; i < n; i += sizeof c->value)
         memcpy(c->dst + at + i, &c->value, sizeof c->value);
     sched_yield();
-    if (c->what == COPY && speed > 0 && begin + (double)(at + n) / speed > now() + 1e-3)
-      nap(begin + (double)(at + n) / speed - now());
+  }
+  if (c->what == COPY && speed > 0) {
+    *free_at = begin + (double)c->n / speed;
+    if (*free_at > now())
+      nap(*free_at - now());
   }
 }
 
@@ -129,7 +135,7 @@ static void *run(void *user) {
     const double speed = rate;
     pthread_mutex_unlock(&lock);
     if (c->what == COPY || c->what == FILL)
-      move(c, speed);
+      move(c, speed, &stream->free_at);
     else if (c->what == CALL)
       c->call(c->dst);
     else if (c->what == SLEEP)
