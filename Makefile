@@ -61,7 +61,7 @@ demo: build .venv/.ready  ## train on digits in C++, load the best checkpoint in
 ##@ To change it
 
 .PHONY: test
-test: .test-tools .venv/.ready  ## run all tests
+test: .test-tools .venv/.ready .venv-cuda/.ready  ## run all tests
 	@$(call cmake_build,ON,all)
 	$(CARGO) test --release --quiet
 	@$(MAKE) --no-print-directory schedules
@@ -117,7 +117,7 @@ bench: build .venv/.ready  ## measure against the machine and its peers (10 minu
 	@LIBCKPT_LIBRARY="$(library)" $(python) benches/bench.py $(BENCH) --docs docs/bench build/bench
 
 .PHONY: clean
-clean:  ## remove what was built; not the Python environment in .venv
+clean:  ## remove what was built; not the Python environments in .venv and .venv-cuda
 	rm -rf build
 	$(CARGO) clean --quiet
 
@@ -150,4 +150,8 @@ build/wheel-tools/.ready: bindings/python/build-requirements.txt
 
 .venv/.ready: tests/python/requirements.txt
 	@cmake/setup.sh venv .venv tests/python/requirements.txt
+	@touch $@
+
+.venv-cuda/.ready: tests/cuda/requirements.txt
+	@cmake/setup.sh venv .venv-cuda tests/cuda/requirements.txt
 	@touch $@

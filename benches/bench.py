@@ -2,7 +2,7 @@
 
 usage: bench.py [--quick] [--only PART,...] [--docs DIRECTORY] PROGRAMS
 
-PROGRAMS is the directory where setup.sh has put the programs `speed`, `decision` and, where the machine has the
+PROGRAMS is the directory where setup.sh has put the programs `speed`, `device`, `decision` and, where the machine has the
 library, `plain_hdf5`, and in `torch` what pip installed. Files are written to a directory below $CKPT_BENCH_DIR, by
 default PROGRAMS. The results (bench.json, bars.md, pictures) go to PROGRAMS and, of a whole run, to the directory of
 --docs. The exit status is 1 if a bar is not met. --quick takes small sizes and few rounds, to see that all works: its
@@ -17,6 +17,7 @@ import tempfile
 
 import callbacks
 import costs
+import device
 import loads
 import plot
 import saves
@@ -35,7 +36,7 @@ PARTS = {
     "machine": saves.against_the_machine, "peers": saves.against_the_peers, "sizes": saves.other_sizes,
     "large": saves.large, "stall": costs.stall, "training": costs.training, "memory": costs.memory,
     "many": costs.many_tensors, "tensor": costs.per_tensor, "curve": costs.curve, "warm": loads.warm,
-    "cold": loads.cold, "loads": loads.beside_the_peers, "callback": callbacks.part,
+    "cold": loads.cold, "loads": loads.beside_the_peers, "device": device.copies, "callback": callbacks.part,
     "decision": decision,
 }
 

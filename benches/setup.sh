@@ -34,6 +34,8 @@ run_path="-Wl,-rpath,$(cd "$(dirname "$library")" && pwd)"
 # shellcheck disable=SC2086
 "$CC" -std=c11 -O2 $warnings -Iinclude "$here/speed.c" "$here/worker.c" "$here/machine.c" "$here/ours.c" \
     "$here/train.c" -o "$directory/speed" "$library" "$run_path" -lpthread
+"$CC" -std=c11 -O2 $warnings -Iinclude -Ibindings/cuda -Itests/cuda/double "$here/device.c" "$here/worker.c" \
+    tests/cuda/double/cuda_runtime.c -o "$directory/device" "$library" "$run_path" -lpthread
 "$CC" -std=c99 -O2 -Iinclude "$here/decision.c" -o "$directory/decision" "$library" "$run_path"
 rm -f "$directory/plain_hdf5"
 if pkg-config --exists hdf5; then

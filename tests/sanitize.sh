@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests in C under ThreadSanitizer, AddressSanitizer (with its search for leaks) or valgrind.
+# Runs the tests in C, cuda_PROGRAM[:ARGUMENTS] those of the CUDA binding, under ThreadSanitizer, AddressSanitizer (with its search for leaks) or valgrind.
 #
 # usage: sanitize.sh thread|address|valgrind DIR [TEST...]
 #
@@ -19,6 +19,7 @@ asan=exitcode=66:allocator_may_return_null=1
 leaks=
 libs="-lpthread -ldl -lrt -lm -lutil"
 flags="-std=c99 -g -O1 -I$root/include"
+includes=
 
 # build FLAGS: the library, with these flags of the compiler's.
 build() {
@@ -41,7 +42,7 @@ case $kind in
 thread)
     # The one that is about threads. Of others the ends of scoped threads are reported, which the standard library knows
     # and the sanitizer does not.
-    tests=${*:-threads}
+    tests=${*:-threads cuda_calls cuda_saves:off:50 cuda_saves:copy:50 cuda_saves:borrow:50}
     build "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
     lock=$(std_symbol 14lock_contended) wait=$(std_symbol 7Condvar4wait) call=$(std_symbol 4Once4call)
     $cc -O1 -DLOCK="$lock" -DWAIT="$wait" -DCALL="$call" -c "$root/tests/sanitize/std_sync.c" -o "$dir/std_sync.o"
@@ -52,7 +53,7 @@ thread)
     run="setarch -R"
     ;;
 address)
-    tests=${*:-$(cd "$root/tests/c" && ls ./*.c | sed 's/^..//; s/\.c$//')}
+    tests=${*:-$(cd "$root/tests/c" && ls ./*.c | sed 's/^..//; s/\.c$//') cuda_calls cuda_saves:borrow:50}
     build "-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer"
     flags="$flags -fsanitize=address"
     link="$library $(runtime asan)"
@@ -82,13 +83,25 @@ for test in $tests; do
     esac
     export ASAN_OPTIONS
     # The linker is that of C++ for what the runtimes need; the flag is not there, so that the runtime is ours.
+    source=$root/tests/c/$test.c more= arguments=
+    case $test in
+    cuda_*)
+        arguments=$(echo "$test" | tr : ' ' | cut -s -d ' ' -f 2-)
+        source=${test%%:*}
+        source=$root/tests/cuda/${source#cuda_}.c
+        includes="-I$root/tests/c -I$root/tests/cuda/double -I$root/bindings/cuda"
+        more=$dir/double.o
+        # shellcheck disable=SC2086
+        $cc $flags -c "$root/tests/cuda/double/cuda_runtime.c" -o "$more"
+        ;;
+    esac
     # shellcheck disable=SC2086
-    $cc $flags -c "$root/tests/c/$test.c" -o "$dir/$test.o"
+    $cc $flags $includes -c "$source" -o "$dir/$test.o"
     # shellcheck disable=SC2086
-    ${CXX:-g++} "$dir/$test.o" $link $libs -o "$dir/$test"
+    ${CXX:-g++} "$dir/$test.o" $more $link $libs -o "$dir/$test"
     mkdir -p "$dir/run/$test"
     # shellcheck disable=SC2086
-    if (cd "$dir/run/$test" && timeout 600 $with "$dir/$test" > "$dir/$test.log" 2>&1); then
+    if (cd "$dir/run/$test" && timeout 600 $with "$dir/$test" $arguments > "$dir/$test.log" 2>&1); then
         passed=$((passed + 1))
     else
         failed=$((failed + 1))
