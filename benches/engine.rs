@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ckpt::engine::{Arena, Backend, Buffer, Disk, Save, Tensors, Unwatched, WriteOptions, save, stage};
+use ckpt::engine::{Arena, Backend, Buffer, Disk, Loan, Save, Tensors, Unwatched, WriteOptions, save, stage};
 use ckpt::layout::{Extent, Layout, Source, Stamp};
 
 const MIB: usize = 1 << 20;
@@ -141,7 +141,7 @@ fn durable(dir: &Path, rounds: usize) {
     let staged = |path: &Path| {
         let mut layout = layout.copied().unwrap();
         let (filler, feed) = stage(&arena, &layout, flat.len()).unwrap();
-        filler.fill(&flat, 0, &Unwatched).unwrap();
+        filler.fill(Loan::of(&flat), 0, &Unwatched).unwrap();
         let start = Instant::now();
         let (tensors, options) = (Tensors::Staged(feed), WriteOptions::default());
         let stamp = &Stamp::default();
@@ -175,7 +175,7 @@ fn durable(dir: &Path, rounds: usize) {
         let (arena, layout, flat) = (&arena, &layout, &flat);
         move |_: &Path| {
             let (filler, _feed) = stage(arena, layout, flat.len()).unwrap();
-            filler.fill(flat, threads, &Unwatched).unwrap();
+            filler.fill(Loan::of(flat), threads, &Unwatched).unwrap();
         }
     };
     let ways =

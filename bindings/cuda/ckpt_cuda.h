@@ -105,6 +105,7 @@ typedef struct ckpt_cuda_device {
   int number;
   cudaStream_t copies;
   ckpt_cuda_block blocks[2]; /* the first is being taken or filled, the second comes then */
+  bool unsettled; /* the last end did not come to know whether all has been copied */
   ckpt_cuda_stream *streams;
   struct ckpt_cuda_device *next;
 } ckpt_cuda_device;
@@ -359,6 +360,8 @@ static inline ckpt_status ckpt_cuda_hash_all(ckpt_cuda *all, bool compare) {
 static inline ckpt_status ckpt_cuda_begin(ckpt_cuda_device *device) {
   int before = device->number;
   ckpt_status status = ckpt_cuda_enter(device->number, &before);
+  if (device->unsettled)
+    CKPT_CUDA_DO(status, cudaStreamSynchronize, (device->copies));
   for (ckpt_cuda_stream *of = device->streams; of != NULL && status == CKPT_OK; of = of->next) {
     CKPT_CUDA_DO(status, cudaEventRecord, (of->reached, of->stream));
     CKPT_CUDA_DO(status, cudaStreamWaitEvent, (device->copies, of->reached, 0));
@@ -372,6 +375,7 @@ static inline ckpt_status ckpt_cuda_end(ckpt_cuda_device *device) {
   int before = device->number;
   ckpt_status status = ckpt_cuda_enter(device->number, &before);
   CKPT_CUDA_DO(status, cudaStreamSynchronize, (device->copies));
+  device->unsettled = status != CKPT_OK;
   ckpt_cuda_forget(device);
   return ckpt_cuda_leave(device->number, before, status);
 }
