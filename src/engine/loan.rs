@@ -27,17 +27,17 @@ pub trait Fence: Send + Sync {
     fn end(&self, purpose: Purpose) -> Result<()>;
 }
 
-/// What is kept, and its name, if it has one.
-pub type Kept = (Option<String>, Arc<dyn Any + Send + Sync>);
-
 /// Who lends tensors: fences, and what has to live as long as anybody uses them, some of it under a name.
 #[derive(Clone, Default)]
 pub struct Lender {
     /// In the order in which they begin.
     pub fences: Arc<Vec<Arc<dyn Fence>>>,
-    /// In no order.
-    pub kept: Arc<Vec<Kept>>,
+    /// What is kept, each with its name, if it has one.
+    pub kept: Arc<Vec<(Option<String>, Kept)>>,
 }
+
+/// Something that lives as long as anybody uses the tensors.
+pub type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Tensors on loan; dropped, they are given back.
 pub struct Loan {

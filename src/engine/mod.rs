@@ -67,7 +67,7 @@ pub use destination::{check, probe};
 pub use forks::{PerProcess, close_in_child};
 pub use holder::Holder;
 pub use host::local_date;
-pub use loan::{Fence, Lender, Loan, Purpose};
+pub use loan::{Fence, Kept, Lender, Loan, Purpose};
 pub use remove::{frees, remove, remove_dir, stands};
 pub use spare::{Recycle, Spares};
 pub use stage::{Feed, Filler, stage};

@@ -1,11 +1,10 @@
 //! The model: a schema, the caller's buffers, and the layouts that were computed for it.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Buffer, Disk, Fence, Lender, Loan, Purpose, Unwatched, WriteOptions, WriteStats};
+use crate::engine::{Buffer, Disk, Fence, Kept, Lender, Loan, Purpose, Unwatched, WriteOptions, WriteStats};
 use crate::error::{Error, Result, Status};
 use crate::layout::{self, Assets, Format, Layout, Schema};
 use crate::memory;
@@ -84,11 +83,7 @@ impl Model {
 
     /// Keeps what `owned` gives for as long as the model or one of its saves needs it; `key` is its name, which nothing else
     /// has. `owned` is not called after an error.
-    pub fn own(
-        &mut self,
-        key: Option<&str>,
-        owned: impl FnOnce() -> Arc<dyn Any + Send + Sync>,
-    ) -> Result<()> {
+    pub fn own(&mut self, key: Option<&str>, owned: impl FnOnce() -> Kept) -> Result<()> {
         if let Some(key) = key.filter(|key| self.owned(key).is_some()) {
             return Err(Error::new(
                 Status::InvalidArgument,
@@ -103,7 +98,7 @@ impl Model {
     }
 
     /// What the model keeps under a name.
-    pub fn owned(&self, key: &str) -> Option<&Arc<dyn Any + Send + Sync>> {
+    pub fn owned(&self, key: &str) -> Option<&Kept> {
         self.lender.kept.iter().find(|(name, _)| name.as_deref() == Some(key)).map(|(_, owned)| owned)
     }
 
