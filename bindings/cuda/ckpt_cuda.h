@@ -300,7 +300,8 @@ static inline ckpt_status ckpt_cuda_put(const void *src, uint64_t offset, uint64
   if (status == CKPT_OK && nbytes > CKPT_CUDA_BLOCK - block->used) {
     /* The other one, as soon as the device has read it. */
     ckpt_cuda_turn(device);
-    CKPT_CUDA_DO(status, cudaEventSynchronize, (block->copied));
+    if (block->used > 0)
+      CKPT_CUDA_DO(status, cudaEventSynchronize, (block->copied));
     block->used = 0;
   }
   if (status == CKPT_OK) {
@@ -546,11 +547,11 @@ static inline ckpt_status ckpt_cuda_add(ckpt_model *model, const char *path, ckp
   ckpt_cuda *all = NULL;
   ckpt_cuda_device *device = NULL;
   ckpt_cuda_tensor *tensor;
-  bool empty = rank > 0 && shape == NULL; /* for the library to refuse */
+  bool empty = rank > 32 || (rank > 0 && shape == NULL); /* for the library to refuse */
   ckpt_status status = ckpt_cuda_of(model, &all);
   if (status != CKPT_OK || path == NULL)
     return status != CKPT_OK ? status : ckpt_cuda_fail(CKPT_E_INVALID_ARGUMENT, "ckpt_cuda_add: path is NULL");
-  for (size_t i = 0; !empty && i < rank && i < 32; i++)
+  for (size_t i = 0; !empty && i < rank; i++)
     empty = shape[i] == 0;
   if (device_ptr == NULL && !empty)
     return ckpt_cuda_fail(CKPT_E_INVALID_ARGUMENT, "ckpt_cuda_add: tensor '%s': device_ptr is NULL", path);
