@@ -33,9 +33,10 @@ def decision(b):
 
 PARTS = {
     "machine": saves.against_the_machine, "peers": saves.against_the_peers, "sizes": saves.other_sizes,
-    "large": saves.large, "device": device.copies, "stall": costs.stall, "training": costs.training, "memory": costs.memory,
+    "large": saves.large, "stall": costs.stall, "training": costs.training, "memory": costs.memory,
     "many": costs.many_tensors, "tensor": costs.per_tensor, "curve": costs.curve, "warm": loads.warm,
-    "cold": loads.cold, "loads": loads.beside_the_peers, "decision": decision,
+    "cold": loads.cold, "loads": loads.beside_the_peers, "device": device.copies,
+    "decision": decision,
 }
 
 
