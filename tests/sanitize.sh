@@ -1,10 +1,10 @@
 #!/bin/sh
-# Runs the tests in C, cuda_PROGRAM[:ARGUMENTS] those of the CUDA binding, under ThreadSanitizer, AddressSanitizer (with its search for leaks) or valgrind.
+# Runs the tests in C under ThreadSanitizer, AddressSanitizer (with its search for leaks) or valgrind.
 #
 # usage: sanitize.sh thread|address|valgrind DIR [TEST...]
 #
-# DIR is where to build. A stable compiler does: of its own standard library, which no sanitizer sees into,
-# sanitize/std_sync.c tells what matters.
+# TEST is a program of c/, or cuda_PROGRAM[:ARGUMENT...], one of cuda/. DIR is where to build. A stable compiler does: of
+# its own standard library, which no sanitizer sees into, sanitize/std_sync.c tells what matters.
 set -eu
 
 kind=$1 dir=$2

@@ -105,6 +105,7 @@ typedef struct ckpt_cuda_device {
   int number;
   cudaStream_t copies;
   ckpt_cuda_block blocks[2]; /* the first is being taken or filled, the second comes then */
+  bool unsettled; /* the last end did not come to know whether all has been copied */
   ckpt_cuda_stream *streams;
   struct ckpt_cuda_device *next;
 } ckpt_cuda_device;
@@ -299,7 +300,8 @@ static inline ckpt_status ckpt_cuda_put(const void *src, uint64_t offset, uint64
   if (status == CKPT_OK && nbytes > CKPT_CUDA_BLOCK - block->used) {
     /* The other one, as soon as the device has read it. */
     ckpt_cuda_turn(device);
-    CKPT_CUDA_DO(status, cudaEventSynchronize, (block->copied));
+    if (block->used > 0)
+      CKPT_CUDA_DO(status, cudaEventSynchronize, (block->copied));
     block->used = 0;
   }
   if (status == CKPT_OK) {
@@ -359,6 +361,8 @@ static inline ckpt_status ckpt_cuda_hash_all(ckpt_cuda *all, bool compare) {
 static inline ckpt_status ckpt_cuda_begin(ckpt_cuda_device *device) {
   int before = device->number;
   ckpt_status status = ckpt_cuda_enter(device->number, &before);
+  if (device->unsettled)
+    CKPT_CUDA_DO(status, cudaStreamSynchronize, (device->copies));
   for (ckpt_cuda_stream *of = device->streams; of != NULL && status == CKPT_OK; of = of->next) {
     CKPT_CUDA_DO(status, cudaEventRecord, (of->reached, of->stream));
     CKPT_CUDA_DO(status, cudaStreamWaitEvent, (device->copies, of->reached, 0));
@@ -372,6 +376,7 @@ static inline ckpt_status ckpt_cuda_end(ckpt_cuda_device *device) {
   int before = device->number;
   ckpt_status status = ckpt_cuda_enter(device->number, &before);
   CKPT_CUDA_DO(status, cudaStreamSynchronize, (device->copies));
+  device->unsettled = status != CKPT_OK;
   ckpt_cuda_forget(device);
   return ckpt_cuda_leave(device->number, before, status);
 }
@@ -542,11 +547,11 @@ static inline ckpt_status ckpt_cuda_add(ckpt_model *model, const char *path, ckp
   ckpt_cuda *all = NULL;
   ckpt_cuda_device *device = NULL;
   ckpt_cuda_tensor *tensor;
-  bool empty = rank > 0 && shape == NULL; /* for the library to refuse */
+  bool empty = rank > 32 || (rank > 0 && shape == NULL); /* for the library to refuse */
   ckpt_status status = ckpt_cuda_of(model, &all);
   if (status != CKPT_OK || path == NULL)
     return status != CKPT_OK ? status : ckpt_cuda_fail(CKPT_E_INVALID_ARGUMENT, "ckpt_cuda_add: path is NULL");
-  for (size_t i = 0; !empty && i < rank && i < 32; i++)
+  for (size_t i = 0; !empty && i < rank; i++)
     empty = shape[i] == 0;
   if (device_ptr == NULL && !empty)
     return ckpt_cuda_fail(CKPT_E_INVALID_ARGUMENT, "ckpt_cuda_add: tensor '%s': device_ptr is NULL", path);

@@ -108,6 +108,16 @@ static void devices_and_streams(void) {
   }
   CUDA(cudaGetDevice(&device));
   CHECK(device == 1); /* the thread's device is as it was */
+  for (int after = 0;; after++) {
+    stub_fail("cudaSetDevice", after);
+    const ckpt_status status = ckpt_model_save(model, "devices.weights.h5");
+    CHECK((status != CKPT_OK) == stub_failed());
+    stub_fail(NULL, 0);
+    if (status == CKPT_OK)
+      break;
+    CHECK(status == CKPT_E_IO && strstr(ckpt_last_error(), "cudaSetDevice: unknown error"));
+    CUDA(cudaSetDevice(1));
+  }
   ckpt_model_free(model);
   for (int i = 0; i < 4; i++) {
     CUDA(cudaFree(memory[i]));
