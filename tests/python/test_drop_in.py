@@ -313,6 +313,20 @@ def test_a_resumed_training_that_has_no_metrics_yet(tmp_path):
         assert callback.best == 1.0
 
 
+def test_a_model_that_is_not_built_cannot_be_resumed(tmp_path):
+    """TensorFlow's trainer builds it with the first batch only: too late for what is in the checkpoint."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    callback = libckpt.keras.ModelCheckpoint(tmp_path / "m.keras", resume=True)
+    callback.set_model(model)
+    with pytest.raises(ValueError, match="model.build()"):
+        callback.on_train_begin()
+    assert not model.optimizer.built
+    model.build((None, 1))
+    callback.on_train_begin()
+    callback.on_epoch_end(0, {"val_loss": 1.0})
+
+
 def test_the_best_is_restored_where_no_optimizer_was_built(tiny, tmp_path):
     tiny.compile("adam", "mse")
     callback = libckpt.keras.ModelCheckpoint(tmp_path / "m.keras", save_best_only=True, restore_best=True)

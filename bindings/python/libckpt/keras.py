@@ -96,6 +96,10 @@ class ModelCheckpoint(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._walk = None
         if self._resume and self._session is None:
+            if not self.model.built:
+                # Told in the first training, not in the one that would go on.
+                raise ValueError("ModelCheckpoint(resume=True) needs a model that is built when fit() begins: give it an "
+                                 "Input, or call model.build() or the model itself before.")
             self._open()
             optimizer = getattr(self.model, "optimizer", None)
             if optimizer is not None and not optimizer.built:
