@@ -304,7 +304,8 @@ def test_a_resumed_training_that_has_no_metrics_yet(tmp_path):
     model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["mae"])
     for resumed in (None, 1):
-        callback = libckpt.keras.ModelCheckpoint(tmp_path / "{epoch}.keras", monitor="val_mae", save_best_only=True, resume=True)
+        callback = libckpt.keras.ModelCheckpoint(tmp_path / "{epoch}.keras", monitor="val_mae", save_best_only=True,
+                                                 resume=True)
         callback.set_model(model)
         callback.on_train_begin()
         assert (callback.resumed and callback.resumed.epoch) == resumed

@@ -180,7 +180,8 @@ def test_errors_are_pythons_too(tmp_path):
         libckpt.Session("m.keras", keep=1)
     with pytest.raises(ValueError, match="'min', 'max'"):
         libckpt.Session("m.keras", mode="least")
-    for name, value in {"keep_last": "three", "keep_best": -1, "save_freq": -1, "threads": 2**32, "save_on_signal": "TERM"}.items():
+    wrong = {"keep_last": "three", "keep_best": -1, "save_freq": -1, "threads": 2**32, "save_on_signal": "TERM"}
+    for name, value in wrong.items():
         with pytest.raises(TypeError, match=f"{name} is {value!r}"):
             libckpt.Session("m.keras", **{name: value})
     libckpt.Session(tmp_path / "m.keras", keep_last=np.int64(3)).on_epoch_end(np.uint8(3))
