@@ -78,8 +78,11 @@ def resume(directory):
     names = [sorted(p.name for p in Path(run).glob("*.keras")) for run in ("whole", "cut")]
     assert names[0] == names[1] and 2 <= len(names[0]) <= 3, names
     assert Path(resumed.best_path).name == Path(uninterrupted.best_path).name
-    # A second fit() begins at its first epoch.
+    # A second fit() begins at its first epoch, also after one that had nothing left to do.
     assert fit(rest, resumed, epochs=1).epoch == [0]
+    finished = model()
+    assert fit(finished, resumable("whole")).epoch == []
+    assert fit(finished, epochs=1).epoch == [0]
 
 
 def borrow(directory):

@@ -187,6 +187,62 @@ def test_assets_and_states_of_a_layers_own(tmp_path):
         assert keras.models.load_model(tmp_path / f"{epoch + 1}.keras").layers[0].words == words
 
 
+@keras.saving.register_keras_serializable("tests")
+class Notes(keras.layers.Layer):
+    """A layer that has something to say of its own only at times, and numbers what it says."""
+    says = ()
+
+    def call(self, x):
+        return x
+
+    def save_own_variables(self, store):
+        for said in self.says:
+            store[str(len(store))] = said
+        assert list(store.keys()) == [str(i) for i in range(len(self.says))]
+
+    def load_own_variables(self, store):
+        self.says = [store[str(i)] for i in range(len(store.keys()))]
+
+
+def grow(model):
+    model.add(keras.layers.Dense(3))
+
+
+def recompile(model):
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(7)
+
+
+def adapt(model):
+    model.layers[1].enable_lora(2)
+    model.layers[1].lora_kernel_b.assign(np.ones((2, 4), "f"))
+
+
+def quantize(model):
+    model.quantize("int8")
+
+
+def say(model):
+    model.layers[0].says = [1.5, 3, [1, 2], True, np.float64(2)]
+
+
+@pytest.mark.parametrize("change", [grow, recompile, adapt, quantize, say])
+def test_models_that_change_between_saves(change, tmp_path):
+    """Also within a training: each file is what Keras would have written then."""
+    first = Notes() if change is say else keras.layers.ReLU()
+    model = keras.Sequential([keras.layers.Input((3,)), first, keras.layers.Dense(4)])
+    model.compile("sgd", "mse")
+    callback = libckpt.keras.ModelCheckpoint(tmp_path / "ours.keras")
+    callback.set_model(model)
+    callback.on_epoch_end(0, {"val_loss": 1.0})
+    change(model)
+    callback.on_epoch_end(1, {"val_loss": 1.0})
+    model.save(tmp_path / "keras.keras")
+    ours, theirs = (dict(libckpt.Reader(tmp_path / f"{who}.keras")) for who in ("ours", "keras"))
+    assert_same(ours, theirs)
+
+
 def test_what_is_borrowed_from_numpy_is_not_torn(tiny, tmp_path):
     """The numpy backend's variables may change as soon as the callback returns."""
     callback = libckpt.keras.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True, asynchronous=True)
@@ -226,6 +282,61 @@ def test_unknown_arguments_and_directions(tiny, tmp_path):
     callback.set_model(tiny)
     with pytest.raises(OSError, match="existing directory"):
         callback.on_epoch_end(0, {"val_loss": 1.0})
+
+
+@pytest.mark.parametrize("save_freq", [0, -1, True, 2])
+def test_any_number_of_batches(save_freq, tiny, tmp_path):
+    names = []
+    for who, callback in ("keras", keras.callbacks.ModelCheckpoint), ("ours", libckpt.keras.ModelCheckpoint):
+        callback = callback(tmp_path / who / "{epoch}-{batch}.keras", save_freq=save_freq, verbose=2)
+        callback.set_model(tiny)
+        for epoch in range(2):
+            callback.on_epoch_begin(epoch)
+            for batch in range(3):
+                callback.on_train_batch_end(batch, {"loss": 1.0, "huge": 10**400})
+            callback.on_epoch_end(epoch, {"loss": 1.0})
+        names.append(sorted(p.name for p in (tmp_path / who).glob("*.keras")))
+    assert names[0] == names[1]
+
+
+def test_a_resumed_training_that_has_no_metrics_yet(tmp_path):
+    """As TensorFlow's trainer begins: the name of the monitored one says what is better."""
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    for resumed in (None, 1):
+        callback = libckpt.keras.ModelCheckpoint(tmp_path / "{epoch}.keras", monitor="val_mae", save_best_only=True,
+                                                 resume=True)
+        callback.set_model(model)
+        callback.on_train_begin()
+        assert (callback.resumed and callback.resumed.epoch) == resumed
+        callback.on_epoch_end(0, {"val_mae": 1.0})
+        callback.on_epoch_end(1, {"val_mae": 2.0})
+        assert callback.best == 1.0
+
+
+def test_a_model_that_is_not_built_cannot_be_resumed(tmp_path):
+    """TensorFlow's trainer builds it with the first batch only: too late for what is in the checkpoint."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    callback = libckpt.keras.ModelCheckpoint(tmp_path / "m.keras", resume=True)
+    callback.set_model(model)
+    with pytest.raises(ValueError, match="model.build()"):
+        callback.on_train_begin()
+    assert not model.optimizer.built
+    model.build((None, 1))
+    callback.on_train_begin()
+    callback.on_epoch_end(0, {"val_loss": 1.0})
+
+
+def test_the_best_is_restored_where_no_optimizer_was_built(tiny, tmp_path):
+    tiny.compile("adam", "mse")
+    callback = libckpt.keras.ModelCheckpoint(tmp_path / "m.keras", save_best_only=True, restore_best=True)
+    callback.set_model(tiny)
+    callback.on_epoch_end(0, {"val_loss": 1.0})
+    best = tiny.get_weights()
+    models.randomize(tiny, 3)
+    callback.on_train_end()
+    assert_same(dict(enumerate(tiny.get_weights())), dict(enumerate(best)))
 
 
 def test_a_monitor_that_is_no_scalar(tiny, tmp_path):

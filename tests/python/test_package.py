@@ -1,8 +1,11 @@
 """The Python package libckpt: what it declares is what ckpt.h declares, and it does what it says."""
+import copy
 import gc
 import json
 import os
+import pickle
 import re
+import signal
 import subprocess
 import sys
 import weakref
@@ -177,12 +180,73 @@ def test_errors_are_pythons_too(tmp_path):
         libckpt.Session("m.keras", keep=1)
     with pytest.raises(ValueError, match="'min', 'max'"):
         libckpt.Session("m.keras", mode="least")
-    with pytest.raises(TypeError, match="keep_last is 'three'"):
-        libckpt.Session("m.keras", keep_last="three")
-    session = libckpt.Session(tmp_path / "m.keras")
+    wrong = {"keep_last": "three", "keep_best": -1, "save_freq": -1, "threads": 2**32, "save_on_signal": "TERM"}
+    for name, value in wrong.items():
+        with pytest.raises(TypeError, match=f"{name} is {value!r}"):
+            libckpt.Session("m.keras", **{name: value})
+    libckpt.Session(tmp_path / "m.keras", keep_last=np.int64(3)).on_epoch_end(np.uint8(3))
+    with pytest.raises(ValueError, match="null character"):
+        libckpt.Reader("m.keras\0.h5")
+    with pytest.raises(TypeError, match="bytes-like"):
+        libckpt.Model().set_asset("three", 3)
+
+
+def test_what_is_closed_says_so(tmp_path):
+    libckpt.Model({"a": np.ones(2)}).save(tmp_path / "m.weights.h5")
+    reader, session = libckpt.Reader(tmp_path / "m.weights.h5"), libckpt.Session(tmp_path / "m.keras")
+    assert "a" in reader and "b" not in reader and 3 not in reader
+    for closed, use in (reader, len), (session, lambda session: session.should_save), (libckpt.Model(), libckpt.Model.skipped):
+        closed.close()
+        closed.close()
+        with pytest.raises(ValueError, match=f"this {type(closed).__name__} is closed"):
+            use(closed)
+
+
+def test_an_error_that_somebody_keeps_keeps_nothing_open(tmp_path):
+    session = libckpt.Session(tmp_path / "m.keras", save_on_signal=signal.SIGUSR2)
+    with pytest.raises(libckpt.StateError) as kept:
+        session.save(libckpt.Model({"a": np.ones(2)}))
     session.close()
-    with pytest.raises(ValueError):
-        session.wait()
+    assert not list(tmp_path.iterdir()) and kept
+
+
+def test_copies(tmp_path):
+    """A shallow copy is of the same session; a deep one would be freed twice."""
+    for original in libckpt.Model({"a": np.ones(2)}), libckpt.Session(tmp_path / "m.keras"):
+        with pytest.raises(TypeError, match="deep-copied"):
+            copy.deepcopy(original)
+        with pytest.raises(TypeError, match="pickled"):
+            pickle.dumps(original)
+        same = copy.copy(original)
+        original.close()
+        assert same.handle
+        del original
+        gc.collect()
+    same.wait()
+
+
+def test_a_session_is_not_freed_under_a_call(tmp_path):
+    """Nor a model: what one thread closes, another one saves."""
+    run([sys.executable, "-c", f"""
+import libckpt, numpy as np, threading
+for n in range(30):
+    session = libckpt.Session({str(tmp_path)!r} + "/{{epoch}}.weights.h5", save_weights_only=True, durability="none")
+    model, saving, told = libckpt.Model({{"a/vars/0": np.ones(2_000_000)}}), threading.Event(), []
+    def save():
+        try:
+            while True:
+                session.on_epoch_end(0)
+                saving.set()
+                session.save(model)
+        except ValueError as e:
+            told.append(str(e))
+    thread = threading.Thread(target=save)
+    thread.start()
+    saving.wait()
+    (session if n % 2 else model).close()
+    thread.join()
+    assert "is closed" in told[0], told
+"""])
 
 
 def test_what_a_log_function_raises_is_raised_by_the_call(tmp_path):

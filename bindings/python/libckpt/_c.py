@@ -1,6 +1,7 @@
 """The shared library and its functions, as ckpt.h declares them."""
 import ctypes
 import ctypes.util
+import operator
 import os
 import pathlib
 
@@ -43,9 +44,62 @@ PROTOTYPES = """
     ckpt_reader_asset_name i:hzp    ckpt_reader_asset i:hspp         ckpt_reader_load i:hh
     ckpt_reader_load_flags i:hhupzp ckpt_convert i:ss
 """
+
+
+class Handle(ctypes.c_void_p):
+    """What the library made, freed by `free` when nobody has it any more: a call that another thread is making does."""
+
+    def __del__(self):
+        if self:
+            self.free(self)
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("libckpt: sessions, models and readers can be neither pickled nor deep-copied")
+
+
+class Holder:
+    """What has a handle until it is closed. Functions take it for that; a shallow copy has the same one."""
+    _handle = None
+
+    @property
+    def handle(self):
+        """Itself, which goes into errors' tracebacks in place of the handle, and must not keep that from being freed there."""
+        if self._handle is None:
+            raise ValueError(f"libckpt: this {type(self).__name__} is closed")
+        return self
+
+    @classmethod
+    def from_param(cls, value):
+        return value._handle if isinstance(value, Holder) else value
+
+    def close(self):
+        self._handle = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _whole(kind):
+    """The type of an argument that is a whole number: NumPy's, too, but none that C would wrap around."""
+    highest = 2 ** (8 * ctypes.sizeof(kind)) - 1
+
+    class Whole(kind):
+        @classmethod
+        def from_param(cls, value):
+            value = operator.index(value)
+            if not 0 <= value <= highest:
+                raise ValueError(f"{value} is not from 0 to {highest}")
+            return kind(value)
+    return Whole
+
+
 TYPES = {"h": ctypes.c_void_p, "p": ctypes.c_void_p, "s": ctypes.c_char_p, "i": ctypes.c_int, "n": ctypes.c_int,
          "b": ctypes.c_bool, "u": ctypes.c_uint32, "U": ctypes.c_uint64, "z": ctypes.c_size_t, "d": ctypes.c_double,
          "v": None}
+ARGUMENTS = {**TYPES, "h": Holder, **{letter: _whole(TYPES[letter]) for letter in "uUz"}}
 
 LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 PROGRESS = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)
@@ -102,7 +156,7 @@ def _declared(library):
             raise ImportError(f"libckpt: {library._name} has no {name}(): it is of another version than this package, "
                               f"{VERSION}") from None
         function.restype = TYPES[result]
-        function.argtypes = [TYPES[argument] for argument in arguments]
+        function.argtypes = [ARGUMENTS[argument] for argument in arguments]
         if result == "i":
             function.errcheck = _checked
         functions[name] = function
@@ -127,4 +181,7 @@ def made(function, *arguments, kind=ctypes.c_void_p):
 
 def text(value):
     """Text, or a path, as the library takes it."""
-    return os.fspath(value).encode()
+    data = os.fsdecode(value).encode()
+    if b"\0" in data:
+        raise ValueError(f"libckpt: {value!r} has a null character, with which it would end")
+    return data

@@ -1,5 +1,6 @@
 """The state of a Keras model, as Keras' own saving and loading walk it: in Keras' own arrays wherever they can be had."""
 import contextlib
+import operator
 import os
 import pathlib
 import tempfile
@@ -20,28 +21,37 @@ class Walk(saving_lib.H5IOStore):
     """
 
     def __init__(self, model, with_assets=False):
-        self.values, self.names, self.assets = {}, {}, {}
-        visited = set()
+        self.names, self.assets = {}, {}
+        self._model, self._groups, visited = model, {}, set()
         optimizer = getattr(model, "optimizer", None)
         if _gives_copies(optimizer):
             visited.add(id(optimizer))
             self.names["optimizer"] = optimizer.name
-            self.values = {f"optimizer/vars/{i}": variable for i, variable in enumerate(optimizer.variables)}
+            self._groups["optimizer"] = {str(i): variable for i, variable in enumerate(optimizer.variables)}
         with tempfile.TemporaryDirectory() if with_assets else contextlib.nullcontext() as directory:
             saving_lib._save_state(model, self, directory and _Assets(directory), "", visited)
             if directory:
                 self.assets = {str(file.relative_to(directory)): file.read_bytes()
                                for file in sorted(pathlib.Path(directory).rglob("*")) if file.is_file()}
+        self.values = {f"{path}/vars/{key}".removeprefix("/"): value
+                       for path, group in self._groups.items() for key, value in group.items()}
+        self._variables = _variables(model)
 
     @property
     def is_live(self):
-        """Whether it will do for the next save, too: where all are variables, which know what is current."""
-        return not self.assets and all(isinstance(value, keras.Variable) for value in self.values.values())
+        """Whether it will do for later saves, too: where all are variables, which know what is current."""
+        return (not self.assets and all(isinstance(value, keras.Variable) for value in self.values.values())
+                and not any(map(_saves_itself, self._model._flatten_layers())))
+
+    def is_current(self):
+        """Whether the model still has the variables that it had."""
+        variables = _variables(self._model)
+        return len(variables) == len(self._variables) and all(map(operator.is_, variables, self._variables))
 
     def make(self, path, metadata=None):
         if metadata:
             self.names[path] = metadata["name"]
-        return _Group(self.values, f"{path}/vars/" if path else "vars/")
+        return self._groups.setdefault(path, {})
 
     def __bool__(self):
         return True
@@ -49,25 +59,6 @@ class Walk(saving_lib.H5IOStore):
     def arrays(self):
         """{path: array}. With jax nobody changes them as long as they are held."""
         return {path: _array(value) for path, value in self.values.items()}
-
-
-class _Group:
-    """What a layer takes for its group in the file."""
-
-    def __init__(self, values, prefix):
-        self._values, self._prefix = values, prefix
-
-    def __setitem__(self, key, value):
-        self._values[self._prefix + key] = value
-
-    def __getitem__(self, key):
-        return self._values[self._prefix + key]
-
-    def __delitem__(self, key):
-        del self._values[self._prefix + key]
-
-    def __contains__(self, key):
-        return self._prefix + key in self._values
 
 
 class _Assets(saving_lib.DiskIOStore):
@@ -114,6 +105,17 @@ def load(model, into):
     if loaded is not None:
         saving_lib._load_state(model, _Filled(arrays), None, "", visited_saveables=set())
     return loaded
+
+
+def _variables(model):
+    """All that a model and its optimizer have: others are there when a layer has come, or compile(), quantize(), LoRA."""
+    return [*model.variables, *getattr(getattr(model, "optimizer", None), "variables", ())]
+
+
+def _saves_itself(layer):
+    """Whether the user has written how, who may put in other things the next time."""
+    methods = (getattr(layer, name, None) for name in ("save_own_variables", "save_assets"))
+    return any(method and not method.__module__.startswith("keras.") for method in methods)
 
 
 def seeds(model):

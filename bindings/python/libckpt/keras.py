@@ -96,8 +96,15 @@ class ModelCheckpoint(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._walk = None
         if self._resume and self._session is None:
+            if not self.model.built:
+                # Told in the first training, not in the one that would go on.
+                raise ValueError("ModelCheckpoint(resume=True) needs a model that is built when fit() begins: give it an "
+                                 "Input, or call model.build() or the model itself before.")
             self._open()
-            self.resumed = self._load(self._session.resume)
+            optimizer = getattr(self.model, "optimizer", None)
+            if optimizer is not None and not optimizer.built:
+                optimizer.build(self.model.trainable_variables)
+            self.resumed = _keras_state.load(self.model, self._session.resume)
             if self.resumed:
                 for i, seed in enumerate(_keras_state.seeds(self.model)):
                     state = self._session.get_state(f"keras/seed/{i}")
@@ -107,11 +114,14 @@ class ModelCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        if self.resumed:
-            # fit() has taken it; the next one is to begin where it is told to.
-            self._model._initial_epoch = None
+        self._begin_where_told()
         if self._session is not None:
             self._session.on_epoch_begin(epoch)
+
+    def _begin_where_told(self):
+        """Has the next fit() do so: this one has taken the epoch that it goes on from."""
+        if self.resumed:
+            self._model._initial_epoch = None
 
     def on_train_batch_end(self, batch, logs=None):
         if self._hears_batches:
@@ -123,8 +133,9 @@ class ModelCheckpoint(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self._session is None:
             return
+        self._begin_where_told()
         if self._options.get("restore_best"):
-            self._load(lambda model: self._session.on_train_end(model) or self._session.best_path)
+            _keras_state.load(self.model, lambda tensors: self._session.on_train_end(tensors) or self._session.best_path)
         else:
             self._session.on_train_end()
 
@@ -146,12 +157,14 @@ class ModelCheckpoint(keras.callbacks.Callback):
         asynchronous = "off"
         if self._asynchronous:
             asynchronous = "borrow" if _keras_state.BACKEND == "jax" else "copy"
+        # With Keras, 0 and less are every batch, as 1 is.
+        save_freq = max(self.save_freq, 1) if isinstance(self.save_freq, int) else self.save_freq
         options = {name: value for name, value in self._options.items() if value is not None}
         if self._threshold is not None:
             options["initial_value_threshold"] = self._threshold
         self._session = Session(
-            self.filepath, log=self._log, monitor=self.monitor, mode=self._direction(), verbose=self.verbose,
-            save_best_only=self.save_best_only, save_weights_only=self.save_weights_only, save_freq=self.save_freq,
+            self.filepath, log=self._log, monitor=self.monitor, mode=self._direction(), verbose=self.verbose > 0,
+            save_best_only=self.save_best_only, save_weights_only=self.save_weights_only, save_freq=save_freq,
             asynchronous=asynchronous, **options)
 
     def _direction(self):
@@ -165,6 +178,10 @@ class ModelCheckpoint(keras.callbacks.Callback):
                 if metric.name == name and hasattr(metric, "_direction"):
                     direction = "max" if metric._direction == "up" else "min"
         if direction is None:
+            metrics = getattr(self.model, "_compile_metrics", None)
+            if metrics is not None and not metrics.built:
+                # With TensorFlow there are none before the first batch, when a training is resumed: by the name, then.
+                return "auto"
             raise ValueError(
                 f"ModelCheckpoint callback received monitor={self.monitor}, but Keras isn't able to automatically determine "
                 "whether that metric should be maximized or minimized. Pass `mode='max'` in order to monitor based on the "
@@ -182,7 +199,7 @@ class ModelCheckpoint(keras.callbacks.Callback):
                 continue
             try:
                 numbers[name] = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
         return numbers
 
@@ -193,8 +210,10 @@ class ModelCheckpoint(keras.callbacks.Callback):
             raise OSError("Please specify a non-directory filepath for ModelCheckpoint. Filepath used is an existing "
                           f"directory: {path}")
         whole = not self.save_weights_only
-        walk = self._walk or _keras_state.Walk(model, with_assets=whole)
-        self._walk = walk if walk.is_live else None
+        walk = self._walk
+        if walk is None or not walk.is_current():
+            walk = _keras_state.Walk(model, with_assets=whole)
+            self._walk = walk if walk.is_live else None
         for i, seed in enumerate(_keras_state.seeds(model)):
             self._session.set_state(f"keras/seed/{i}", keras.ops.convert_to_numpy(seed).tobytes())
         with Model(walk.arrays()) as tensors:
@@ -205,12 +224,6 @@ class ModelCheckpoint(keras.callbacks.Callback):
             for name, data in walk.assets.items():
                 tensors.set_asset(name, data)
             self._session.save(tensors)
-
-    def _load(self, into):
-        model = self.model
-        if getattr(model, "optimizer", None) is not None and not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        return _keras_state.load(model, into)
 
 
 class _Log:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from ._c import functions, made, text
+from ._c import Handle, Holder, functions, made, text
 
 # By their numbers in ckpt.h.
 DTYPES = ["float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
@@ -32,7 +32,11 @@ def dtype_of(number):
     return np.dtype(DTYPES[number])
 
 
-class Model:
+class _Handle(Handle):
+    free = functions["ckpt_model_free"]
+
+
+class Model(Holder):
     """Tensors by their paths, such as "layers/dense/vars/0", and what belongs to them in a file.
 
     The arrays are borrowed, not copied, strides and all: what is in them when a save reads them is saved, and a load writes
@@ -41,10 +45,10 @@ class Model:
 
     def __init__(self, tensors=()):
         """tensors: {path: array}, or pairs; see add()."""
-        self._handle = made(functions["ckpt_model_new"])
+        self._handle = made(functions["ckpt_model_new"], kind=_Handle)
         key = next(_keys)
         self._arrays = _held[key] = {}
-        functions["ckpt_model_own"](self._handle, None, _release, key)
+        functions["ckpt_model_own"](self.handle, None, _release, key)
         for path, array in dict(tensors).items():
             self.add(path, array)
 
@@ -61,57 +65,52 @@ class Model:
                 raise ValueError(f"libckpt: the elements of '{path}' are not whole elements apart: give "
                                  "numpy.ascontiguousarray() of it")
             strides = (ctypes.c_int64 * array.ndim)(*(stride // array.itemsize for stride in array.strides))
-        functions["ckpt_model_add"](self._handle, text(path), number, array.ndim, (ctypes.c_int64 * array.ndim)(*array.shape),
+        functions["ckpt_model_add"](self.handle, text(path), number, array.ndim, (ctypes.c_int64 * array.ndim)(*array.shape),
                                     strides, array.__array_interface__["data"][0])
         self._arrays[path] = array
 
     def set_name(self, group, name):
         """Sets Keras' name of a group, such as "layers/dense"."""
-        functions["ckpt_model_set_name"](self._handle, text(group), text(name))
+        functions["ckpt_model_set_name"](self.handle, text(group), text(name))
 
     def set_config(self, config):
         """Sets the configuration that .keras and .h5 files need: JSON, as Keras' model.to_json() gives it."""
-        functions["ckpt_model_set_config"](self._handle, text(config))
+        functions["ckpt_model_set_config"](self.handle, text(config))
 
     def set_asset(self, name, data):
         """Sets an asset of a .keras file, bytes."""
-        functions["ckpt_model_set_asset"](self._handle, text(name), bytes(data), len(data))
+        functions["ckpt_model_set_asset"](self.handle, text(name), *octets(data))
 
     def set_metadata(self, key, value):
         """Sets an entry of what a .safetensors file says of itself."""
-        functions["ckpt_model_set_metadata"](self._handle, text(key), text(value))
+        functions["ckpt_model_set_metadata"](self.handle, text(key), text(value))
 
     def save(self, path):
         """Saves one file, durably, as a whole or not at all; its ending says what it is."""
-        functions["ckpt_model_save"](self._handle, text(path))
+        functions["ckpt_model_save"](self.handle, text(path))
 
     def skipped(self):
         """{path: reason} of the tensors that the last Reader.load() has left as they were."""
         return {path: reason for path, reason in (
-            _texts(functions["ckpt_model_skipped"], self._handle, index)
-            for index in range(functions["ckpt_model_skipped_len"](self._handle)))}
+            _texts(functions["ckpt_model_skipped"], self.handle, index)
+            for index in range(functions["ckpt_model_skipped_len"](self.handle)))}
 
     def writable(self):
         """The handle, for a load: ValueError where an array cannot be written to."""
         for path, array in self._arrays.items():
             if not array.flags.writeable:
                 raise ValueError(f"libckpt: the array of '{path}' is read-only: a load needs one that it may write to")
-        return self._handle
+        return self.handle
 
     def close(self):
         """Frees the model. A save that is being made goes on."""
-        handle, self._handle = self._handle, None
-        functions["ckpt_model_free"](handle)
+        super().close()
 
-    def __enter__(self):
-        return self
 
-    def __exit__(self, *_):
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "_handle", None):
-            self.close()
+def octets(data):
+    """Bytes, or what has a buffer, as the library takes them."""
+    data = memoryview(data).tobytes()
+    return data, len(data)
 
 
 def _texts(function, handle, index):

@@ -5,8 +5,9 @@ import dataclasses
 import weakref
 
 from . import _c
-from ._c import functions, made, text
+from ._c import Handle, Holder, functions, made, text
 from .errors import NotFoundError
+from .model import octets
 
 LEVELS = ("error", "warn", "info", "debug")
 _CHOICES = {
@@ -45,7 +46,13 @@ class Resumed:
     path: str
 
 
-class Session:
+class _Handle(Handle):
+    """With the functions that the library calls until it has been freed."""
+    free = functions["ckpt_free"]
+    calls = ()
+
+
+class Session(Holder):
     """As ckpt.h's ckpt: it decides when a save is due and where it goes, makes it, and knows what is best.
 
     options are those of ckpt_options_set_*(), by their names: save_best_only=True, keep_last=3, durability="none".
@@ -55,18 +62,19 @@ class Session:
     """
 
     def __init__(self, filepath, *, log=None, progress=None, **options):
-        self._raised = None
-        self._callbacks = [_c.LOG(self._guarded(lambda level, line, _: log(LEVELS[level], line.decode()))) if log else None,
-                           _c.PROGRESS(self._guarded(lambda path, done, total, _: progress(path.decode(), done, total)))
-                           if progress else None]
+        self._raised = []
+        calls = [_c.LOG(self._guarded(lambda level, line, _: log(LEVELS[level], line.decode()))) if log else None,
+                 _c.PROGRESS(self._guarded(lambda path, done, total, _: progress(path.decode(), done, total)))
+                 if progress else None]
         chosen = made(functions["ckpt_options_new"])
         try:
             for name, value in options.items():
                 _set(chosen, name, value)
-            for name, function in zip(("log", "progress"), self._callbacks):
+            for name, function in zip(("log", "progress"), calls):
                 if function:
                     functions[f"ckpt_options_set_{name}"](chosen, function, None)
-            self._handle = made(functions["ckpt_new"], text(filepath), chosen)
+            self._handle = made(functions["ckpt_new"], text(filepath), chosen, kind=_Handle)
+            self._handle.calls = calls
         finally:
             functions["ckpt_options_free"](chosen)
         _sessions.add(self)
@@ -92,26 +100,26 @@ class Session:
     @property
     def should_save(self):
         """Whether the last event has made a save due."""
-        return functions["ckpt_should_save"](self._handle)
+        return functions["ckpt_should_save"](self.handle)
 
     @property
     def path(self):
         """Where the save that is due goes, or None."""
-        path = functions["ckpt_path"](self._handle)
+        path = functions["ckpt_path"](self.handle)
         return path and path.decode()
 
     @property
     def preempted(self):
         """Whether one of the signals of save_on_signal has come."""
-        return functions["ckpt_preempted"](self._handle)
+        return functions["ckpt_preempted"](self.handle)
 
     def save(self, model):
         """Makes the save that is due. With asynchronous="borrow" the arrays must not change before wait_buffers()."""
-        self._call("ckpt_save", model._handle)
+        self._call("ckpt_save", model.handle)
 
     def prepare(self, model):
         """Finds out before the first epoch what would otherwise fail after it."""
-        self._call("ckpt_prepare", model._handle)
+        self._call("ckpt_prepare", model.handle)
 
     def wait_buffers(self):
         """Returns when the arrays of all saves so far may change again."""
@@ -165,8 +173,7 @@ class Session:
 
     def set_state(self, key, data):
         """Sets bytes of the trainer's own, which every save has from now on, and resume() brings back."""
-        data = bytes(data)
-        self._call("ckpt_set_state", text(key), data, len(data))
+        self._call("ckpt_set_state", text(key), *octets(data))
 
     def get_state(self, key):
         """The bytes under a key, or None."""
@@ -179,47 +186,34 @@ class Session:
 
     def close(self):
         """Ends the session; waits for the saves that are being made."""
-        handle, self._handle = self._handle, None
-        functions["ckpt_free"](handle)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "_handle", None):
-            self.close()
+        super().close()
 
     def _call(self, function, *arguments):
         try:
-            functions[function](self._handle, *arguments)
+            functions[function](self.handle, *arguments)
         finally:
             self._told()
 
     def _made(self, function, *arguments, kind):
         try:
-            return made(functions[function], self._handle, *arguments, kind=kind)
+            return made(functions[function], self.handle, *arguments, kind=kind)
         finally:
             self._told()
 
     def _guarded(self, function):
         """A function for the library to call, which must not raise: what it does raise is told by the next call."""
-        itself = weakref.ref(self)
+        raised = self._raised
 
         def call(*arguments):
             try:
                 function(*arguments)
             except BaseException as e:
-                if itself():
-                    itself()._raised = e
+                raised[:] = [e]
         return call
 
     def _told(self):
-        raised, self._raised = self._raised, None
-        if raised is not None:
-            raise raised
+        if self._raised:
+            raise self._raised.pop()
 
 
 def _set(options, name, value):
@@ -232,16 +226,14 @@ def _set(options, name, value):
         value = text(value)
     elif name == "save_freq":
         value = {"epoch": 0, "never": 2**64 - 1}.get(value, value)
-    elif name == "save_on_signal":
-        for signum in value if isinstance(value, (list, tuple, set)) else [value]:
-            functions["ckpt_options_set_save_on_signal"](options, signum)
-        return
-    elif name not in _PLAIN:
+    elif name != "save_on_signal" and name not in _PLAIN:
         raise TypeError(f"libckpt: a session has no option '{name}'; those that it has are: {', '.join(OPTIONS)}")
+    several = name == "save_on_signal" and isinstance(value, (list, tuple, set))
     try:
-        functions[f"ckpt_options_set_{name}"](options, value)
-    except ctypes.ArgumentError:
-        raise TypeError(f"libckpt: {name} is {value!r}") from None
+        for one in value if several else [value]:
+            functions[f"ckpt_options_set_{name}"](options, one)
+    except ctypes.ArgumentError as e:
+        raise TypeError(f"libckpt: {name} is {value!r}: {e}") from None
 
 
 def _metrics(logs):
