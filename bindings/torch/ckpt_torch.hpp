@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -180,9 +181,21 @@ struct ckpt::torch {
   /// Fills the state of an optimizer from a file, in place; it has to be of the same class, for the same parameters.
   static void load(const libckpt::Reader& reader, ::torch::optim::Optimizer& optimizer) {
     const at::NoGradGuard no_grad;
-    libckpt::Model model;
-    add(model, optimizer, true);
-    reader.load(model);
+    auto& states = optimizer.state();
+    std::set<typename std::decay_t<decltype(states)>::key_type> had;
+    for (const auto& state : states) had.insert(state.first);
+    try {
+      libckpt::Model model;
+      add(model, optimizer, true);
+      reader.load(model);
+    } catch (...) {
+      // What was made to be filled: SGD with dampening would not begin with it.
+      for (auto it = states.begin(); it != states.end();) {
+        if (had.count(it->first) == 0) it = states.erase(it);
+        else ++it;
+      }
+      throw;
+    }
   }
 
   /// A Sequential as the Keras model that gives the same outputs: Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d,

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, Status};
+use crate::layout::MAX_NAME;
 
 use super::table::{ACTIVATIONS, Argument, Default, Family, Kind};
 
@@ -117,7 +118,7 @@ fn in_form(kind: Kind, value: &Value) -> std::result::Result<Value, Wrong> {
         Kind::Never(why) if *value != Value::Bool(false) => return Err(Wrong::Never(why)),
         Kind::Nothing(why) if !value.is_null() => return Err(Wrong::Never(why)),
         Kind::Never(_) | Kind::Nothing(_) => true,
-        Kind::Text => value.is_string(),
+        Kind::Name => value.as_str().is_some_and(is_name),
         Kind::List(kind) => {
             let list = value.as_array().ok_or(Wrong::Value)?;
             return list
@@ -244,7 +245,7 @@ fn expected(kind: Kind) -> String {
         Kind::FlagOr(word) => format!("true, false or \"{word}\""),
         Kind::Never(_) => "false".into(),
         Kind::Nothing(_) => "null".into(),
-        Kind::Text => "text".into(),
+        Kind::Name => format!("text without NUL, of at most {MAX_NAME} bytes"),
         Kind::OrNull(kind) | Kind::OrDefault(kind) => format!("{}, or null", expected(*kind)),
         Kind::List(kind) => format!("a list, each {}", expected(*kind)),
         Kind::Activation => format!("an object, null, or one of {}", ACTIVATIONS.join(", ")),
@@ -264,6 +265,11 @@ fn expected(kind: Kind) -> String {
                 .into()
         }
     }
+}
+
+/// Whether a file can have it as a group's name.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.contains('\0') && text.len() <= MAX_NAME
 }
 
 pub(super) fn invalid(message: String) -> Error {

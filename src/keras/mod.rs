@@ -18,9 +18,10 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, Status};
+use crate::layout::MAX_NAME;
 use crate::tensor::{Dtype, TensorSpec};
 
-use arguments::{complete, invalid};
+use arguments::{complete, invalid, is_name};
 use layers::ROWS;
 use optimizers::Optimizer;
 use shapes::{Built, Shape};
@@ -166,7 +167,7 @@ impl Builder {
             _ => return Err(wrong(", or 'batch_shape', with the batch before them, not both")),
         };
         if shape.len() >= crate::tensor::MAX_RANK {
-            return Err(wrong(": fewer of them"));
+            return Err(wrong(&format!(": at most {} of them", crate::tensor::MAX_RANK - 1)));
         }
         let (name, rest) = self.name("input_layer", config)?;
         let arguments = &[
@@ -190,8 +191,12 @@ impl Builder {
                 let mut names = (0..).map(|n| numbered(stem, n));
                 names.find(|name| !self.names.contains(name)).unwrap_or_default()
             }
-            Some(Value::String(name)) if !name.is_empty() && !name.contains('/') => name,
-            Some(other) => return Err(invalid(format!("'name' is {other}: it is to be text without '/'"))),
+            Some(Value::String(name)) if !name.is_empty() && !name.contains('/') && is_name(&name) => name,
+            Some(other) => {
+                return Err(invalid(format!(
+                    "'name' is {other}: it is to be text without '/' and NUL, of 1 to {MAX_NAME} bytes"
+                )));
+            }
         };
         if self.names.contains(&name) {
             return Err(invalid(format!("there is a layer '{name}' already: names of layers are unique")));

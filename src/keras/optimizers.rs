@@ -39,7 +39,7 @@ const STEPS: i64 = i32::MAX as i64;
 const CLIPS: [&str; 3] = ["clipnorm", "clipvalue", "global_clipnorm"];
 
 const COMMON: &[Argument] = &[
-    with("name", Kind::OrNull(&Kind::Text), "null"),
+    with("name", Kind::OrNull(&Kind::Name), "null"),
     with("clipnorm", NUMBER_OR_NULL, "null"),
     with("global_clipnorm", NUMBER_OR_NULL, "null"),
     with("clipvalue", NUMBER_OR_NULL, "null"),

@@ -60,7 +60,8 @@ pub(super) enum Kind {
     Never(&'static str),
     /// It can only be null, for this reason.
     Nothing(&'static str),
-    Text,
+    /// Text that a file can have as a group's name.
+    Name,
     /// Also null.
     OrNull(&'static Kind),
     /// Also null: the default.

@@ -23,7 +23,7 @@ pub use assets::Assets;
 pub use config::check_config;
 pub(crate) use json::put_string as put_json_string;
 pub use keras::KERAS_VERSION;
-pub use schema::{Schema, data_key, data_path, is_own};
+pub use schema::{MAX_NAME, Schema, data_key, data_path, is_own};
 pub use shards::{
     Companion, HEAD, MAX_INDEX, MAX_SHARD_BYTES, MAX_SHARDS, may_be_index, mention, opened_for, shards_beside,
 };

@@ -43,6 +43,9 @@ pub const MAX_KEY: usize = 1024;
 /// Bytes of a single component: an HDF5 local heap and link message hold more, a reader's buffer might not.
 const MAX_COMPONENT: usize = 16 * 1024;
 
+/// The most bytes of the name of a group, an attribute whose header messages have at most 64 KiB.
+pub const MAX_NAME: usize = 60_000;
+
 impl Default for Schema {
     fn default() -> Schema {
         Schema::new()
@@ -152,8 +155,11 @@ impl Schema {
         if name.contains('\0') {
             return Err(bad(format!("the name of group '{group}' contains a NUL")));
         }
-        if name.len() > 60_000 {
-            return Err(bad(format!("the name of group '{group}' has {} bytes: at most 60000", name.len())));
+        if name.len() > MAX_NAME {
+            return Err(bad(format!(
+                "the name of group '{group}' has {} bytes: at most {MAX_NAME}",
+                name.len()
+            )));
         }
         let path = parts.join("/");
         check_length(&path)?;

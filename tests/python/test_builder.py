@@ -312,6 +312,8 @@ WRONG = [
     ("Dense", '{"units": 3, "activation": "rellu"}', "INVALID_ARGUMENT", "'activation' is \"rellu\""),
     ("Dense", '{"units": 3, "dtype": "int8"}', "UNSUPPORTED", "'dtype' is \"int8\""),
     ("Dense", '{"units": 3, "name": "a/b"}', "INVALID_ARGUMENT", "without '/'"),
+    ("Dense", '{"units": 3, "name": "a\\u0000b"}', "INVALID_ARGUMENT", "'name' is \"a\\u0000b\": it is to be text without"),
+    ("Dense", json.dumps({"units": 3, "name": "a" * 60_001}), "INVALID_ARGUMENT", "of 1 to 60000 bytes"),
     ("Dense", '[3]', "INVALID_ARGUMENT", "to be a JSON object"),
     ("Dense", '{"units": 3', "INVALID_ARGUMENT", "not JSON"),
     ("MultiHeadAttention", "{}", "UNSUPPORTED", "there is no layer 'MultiHeadAttention' here; there are InputLayer, Dense"),
@@ -399,6 +401,8 @@ def test_what_is_bound_wrongly_is_named(tmp_path):
             "Adam", clipnorm=1, clipvalue=2))
         fails("INVALID_ARGUMENT", "an integer from 2 to 2147483647, or null", lambda: builder.compile(
             "Adam", gradient_accumulation_steps=1))
+        with pytest.raises(Failure, match="'name' is .*: it is to be text without NUL"):
+            lib("ckpt_keras_compile", builder.handle, b"Adam", b'{"name": "a\\u0000"}')
         fails("INVALID_ARGUMENT", "'weight_decay' is null", lambda: builder.compile("AdamW", weight_decay=None))
         builder.compile("Adam", loss="mse")
         builder.save(tmp_path / "m.keras")

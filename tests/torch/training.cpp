@@ -133,6 +133,12 @@ int main() {
   model.save("dampened.weights.h5");
   Net other;
   optim::SGD fresh(other.parameters(), optim::SGDOptions(0.1).momentum(0.9).dampening(0.5));
+  ckpt::Model of_net;
+  ckpt::torch::add(of_net, net);
+  of_net.save("module.weights.h5");
+  refused(Status::Mismatch, {"optimizer/param_groups/0/lr"},
+          [&] { ckpt::torch::load(ckpt::Reader("module.weights.h5"), fresh); });
+  check(fresh.state().empty(), "a load that fails leaves an optimizer without a state as it was");
   ckpt::torch::load(ckpt::Reader("dampened.weights.h5"), fresh);  // what it begins with does not matter then
   // An option that comes after the first step finds no state, in libtorch neither.
   optim::Adam late(net.parameters(), optim::AdamOptions(0.01));
