@@ -72,9 +72,11 @@ fn checked(argument: &Argument, value: Value) -> Result<Value> {
         return default("", argument);
     }
     in_form(argument.kind, &value).map_err(|wrong| match wrong {
-        Wrong::Value => invalid(format!("'{name}' is {value}: it is to be {}", expected(argument.kind))),
+        Wrong::Value => {
+            invalid(format!("'{name}' is {}: it is to be {}", shown(&value), expected(argument.kind)))
+        }
         Wrong::Never(why) => {
-            Error::new(Status::Unsupported, format!("'{name}' is {value}, not taken: {why}"))
+            Error::new(Status::Unsupported, format!("'{name}' is {}, not taken: {why}", shown(&value)))
         }
         Wrong::Within(e) => e.context(format_args!("'{name}'")),
     })
@@ -264,6 +266,16 @@ fn expected(kind: Kind) -> String {
             "an object with some of \"rmax\", \"rmin\", \"dmax\": numbers, rmin up to rmax, dmax from 0"
                 .into()
         }
+    }
+}
+
+/// A value in a message, which is to be read: the beginning of a long one.
+pub(super) fn shown(value: &impl ToString) -> String {
+    const MOST: usize = 200;
+    let text = value.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+        None => text,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, Status};
 use crate::layout::MAX_NAME;
 use crate::tensor::{Dtype, TensorSpec};
 
-use arguments::{complete, invalid, is_name};
+use arguments::{complete, invalid, is_name, shown};
 use layers::ROWS;
 use optimizers::Optimizer;
 use shapes::{Built, Shape};
@@ -101,8 +101,11 @@ impl Builder {
         }
         let row = ROWS.iter().find(|row| row.class == class).ok_or_else(|| {
             let classes: Vec<&str> = ROWS.iter().map(|row| row.class).collect();
-            let message =
-                format!("there is no layer '{class}' here; there are {INPUT}, {}", classes.join(", "));
+            let message = format!(
+                "there is no layer '{}' here; there are {INPUT}, {}",
+                shown(&class),
+                classes.join(", ")
+            );
             Error::new(Status::Unsupported, message)
         })?;
         let Some(input) = self.output() else {
@@ -194,7 +197,8 @@ impl Builder {
             Some(Value::String(name)) if !name.is_empty() && !name.contains('/') && is_name(&name) => name,
             Some(other) => {
                 return Err(invalid(format!(
-                    "'name' is {other}: it is to be text without '/' and NUL, of 1 to {MAX_NAME} bytes"
+                    "'name' is {}: it is to be text without '/' and NUL, of 1 to {MAX_NAME} bytes",
+                    shown(&other)
                 )));
             }
         };

@@ -314,6 +314,7 @@ WRONG = [
     ("Dense", '{"units": 3, "name": "a/b"}', "INVALID_ARGUMENT", "without '/'"),
     ("Dense", '{"units": 3, "name": "a\\u0000b"}', "INVALID_ARGUMENT", "'name' is \"a\\u0000b\": it is to be text without"),
     ("Dense", json.dumps({"units": 3, "name": "a" * 60_001}), "INVALID_ARGUMENT", "of 1 to 60000 bytes"),
+    ("Dense", json.dumps({"units": "a" * 100_000}), "INVALID_ARGUMENT", "aaa... (100002 bytes): it is to be an integer"),
     ("Dense", '[3]', "INVALID_ARGUMENT", "to be a JSON object"),
     ("Dense", '{"units": 3', "INVALID_ARGUMENT", "not JSON"),
     ("MultiHeadAttention", "{}", "UNSUPPORTED", "there is no layer 'MultiHeadAttention' here; there are InputLayer, Dense"),
