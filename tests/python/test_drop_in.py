@@ -269,6 +269,19 @@ def test_arguments_are_refused_as_keras_does(arguments, message):
     assert errors[0] == errors[1]
 
 
+def test_best_can_be_set_before_a_training(tiny, tmp_path):
+    """As programs do that go on with Keras' callback."""
+    callback = libckpt.keras.ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
+    callback.best = 0.5
+    callback.set_model(tiny)
+    for epoch, loss in enumerate([0.7, 0.4]):
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+        assert (tmp_path / "m.keras").exists() == (loss < 0.5)
+    assert callback.best == 0.4
+    with pytest.raises(AttributeError, match="resume=True"):
+        callback.best = 1.0
+
+
 def test_unknown_arguments_and_directions(tiny, tmp_path):
     with pytest.raises(TypeError, match="no argument 'keep'"):
         libckpt.keras.ModelCheckpoint("m.keras", keep=3)

@@ -76,8 +76,14 @@ class ModelCheckpoint(keras.callbacks.Callback):
 
     @property
     def best(self):
-        """The value to beat, or None."""
+        """The value to beat, or None. It can be set before the first event of a training."""
         return self._threshold if self._session is None else self._session.best
+
+    @best.setter
+    def best(self, value):
+        if self._session is not None:
+            raise AttributeError("best is what the saves have made it: set it before the training, or go on with resume=True")
+        self._threshold = value
 
     @property
     def best_path(self):
