@@ -8,7 +8,7 @@ use crate::engine::{Fence, Purpose};
 use crate::error::{Error, Result, Status};
 use crate::session::is_out_of_reach;
 
-use super::args::{self, some, string};
+use super::args::{some, string};
 use super::model::ckpt_model;
 use super::status::{self, ckpt_status, ckpt_status_arg, guard};
 
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn ckpt_model_owned(
     guard("ckpt_model_owned", || {
         let model = &some(model, "model")?.model;
         // SAFETY: NULL or a string, by the header's contract.
-        let key = unsafe { args::string(key, "key") }?;
+        let key = unsafe { string(key, "key") }?;
         let out = some(out, "out")?;
         let owned = model.owned(key).and_then(|owned| owned.downcast_ref::<Owned>()).ok_or_else(|| {
             Error::new(

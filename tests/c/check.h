@@ -51,6 +51,19 @@ static inline void fresh_directory(const char *name) {
   CHECK(mkdir(name, 0777) == 0);
 }
 
+/* A session that saves weights alone. */
+static inline ckpt *weights_session(const char *file, ckpt_async kind, ckpt_backpressure backpressure) {
+  ckpt_options *options = NULL;
+  ckpt *session = NULL;
+  OK(ckpt_options_new(&options));
+  OK(ckpt_options_set_save_weights_only(options, true));
+  OK(ckpt_options_set_async(options, kind));
+  OK(ckpt_options_set_backpressure(options, backpressure));
+  OK(ckpt_new(file, options, &session));
+  ckpt_options_free(options);
+  return session;
+}
+
 static inline bool exists(const char *path) {
   struct stat status;
   return stat(path, &status) == 0;

@@ -89,18 +89,6 @@ static ckpt_model *model_of(const char *file) {
   return model;
 }
 
-static ckpt *session_of(const char *file, ckpt_async kind, ckpt_backpressure backpressure) {
-  ckpt_options *options = NULL;
-  ckpt *session = NULL;
-  OK(ckpt_options_new(&options));
-  OK(ckpt_options_set_save_weights_only(options, true));
-  OK(ckpt_options_set_async(options, kind));
-  OK(ckpt_options_set_backpressure(options, backpressure));
-  OK(ckpt_new(file, options, &session));
-  ckpt_options_free(options);
-  return session;
-}
-
 static void due(ckpt *session) {
   static uint64_t epoch;
   const ckpt_metric metrics[] = {{"val_loss", 0.5}};
@@ -149,7 +137,7 @@ static void around_those_of_sessions(void) {
   static const ckpt_async kinds[] = {CKPT_ASYNC_OFF, CKPT_ASYNC_COPY, CKPT_ASYNC_BORROW};
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     ckpt_model *model = model_of(NULL);
-    ckpt *session = session_of("fences/s.weights.h5", kinds[i], CKPT_BACKPRESSURE_BLOCK);
+    ckpt *session = weights_session("fences/s.weights.h5", kinds[i], CKPT_BACKPRESSURE_BLOCK);
     ckpt_resume_info info;
     FAILS(ckpt_save(session, model), CKPT_E_STATE, "");
     OK(ckpt_prepare(session, model));
@@ -184,7 +172,7 @@ static void around_those_of_sessions(void) {
 
 static void also_where_a_save_is_not_made(void) {
   ckpt_model *model = model_of(NULL);
-  ckpt *session = session_of("fences/n.weights.h5", CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_REPLACE);
+  ckpt *session = weights_session("fences/n.weights.h5", CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_REPLACE);
   hold(true);
   for (int i = 0; i < 3; i++) {
     due(session);
@@ -202,7 +190,7 @@ static void also_where_a_save_is_not_made(void) {
 
 static void what_a_model_owns(void) {
   ckpt_model *model = model_of(NULL);
-  ckpt *session = session_of("fences/o.weights.h5", CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_BLOCK);
+  ckpt *session = weights_session("fences/o.weights.h5", CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_BLOCK);
   void *found = NULL;
   OK(ckpt_model_own(model, "key", release, device));
   OK(ckpt_model_own(model, NULL, release, NULL));

@@ -55,14 +55,7 @@ static void without_a_save(void) {
 static void with_saves(ckpt_async mode, ckpt_backpressure backpressure) {
   static owned all[8];
   char path[64];
-  ckpt_options *options;
-  ckpt *session;
-  OK(ckpt_options_new(&options));
-  OK(ckpt_options_set_save_weights_only(options, true));
-  OK(ckpt_options_set_async(options, mode));
-  OK(ckpt_options_set_backpressure(options, backpressure));
-  OK(ckpt_new("{epoch}.weights.h5", options, &session));
-  ckpt_options_free(options);
+  ckpt *session = weights_session("{epoch}.weights.h5", mode, backpressure);
   for (uint64_t epoch = 0; epoch < 8; epoch++) {
     owned *o = &all[epoch];
     ckpt_model *model = model_of(o, (float)epoch);
@@ -88,14 +81,7 @@ static void with_saves(ckpt_async mode, ckpt_backpressure backpressure) {
 /* A save that cannot be made gives it up, too. */
 static void after_a_failure(void) {
   owned o;
-  ckpt_options *options;
-  ckpt *session;
-  OK(ckpt_options_new(&options));
-  OK(ckpt_options_set_save_weights_only(options, true));
-  OK(ckpt_options_set_async(options, CKPT_ASYNC_BORROW));
-  OK(ckpt_options_set_lock(options, CKPT_LOCK_OFF));
-  OK(ckpt_new("/proc/no/{epoch}.weights.h5", options, &session));
-  ckpt_options_free(options);
+  ckpt *session = weights_session("/proc/no/{epoch}.weights.h5", CKPT_ASYNC_BORROW, CKPT_BACKPRESSURE_BLOCK);
   ckpt_model *model = model_of(&o, 1);
   OK(ckpt_on_epoch_end(session, 0, NULL, 0));
   OK(ckpt_save(session, model));

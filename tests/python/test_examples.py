@@ -1,20 +1,11 @@
 """The examples, each built as its own CMake project against the installed package: Keras agrees with what they saved."""
-import gzip
 import json
-import shutil
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
-import pytest
 
+from examples import DATA, ROOT, built, installed, names, trains  # noqa: F401, fixtures
 from in_jax import run
-
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / "examples/data/digits.csv.gz"
 
 KERAS = """
 import gzip, json, sys
@@ -33,27 +24,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """Where the package is installed."""
-    prefix = tmp_path_factory.mktemp("prefix")
-    build = ROOT / "build"
-    if not (build / "cmake_install.cmake").exists():
-        pytest.fail("the library is not built in build/: run `make test`")
-    subprocess.run(["cmake", "--install", build, "--prefix", prefix], check=True, stdout=subprocess.DEVNULL)
-    return prefix
-
-
-def built(example, prefix, where):
-    """An example's directory of programs."""
-    configure = ["cmake", "-S", ROOT / "examples" / example, "-B", where, f"-DCMAKE_PREFIX_PATH={prefix}",
-                 "-DCMAKE_BUILD_TYPE=Release"]
-    for command in (configure, ["cmake", "--build", where, "-j", "2"]):
-        done = subprocess.run(command, text=True, capture_output=True)
-        assert done.returncode == 0 and "warning" not in done.stderr, done.stdout + done.stderr
-    return where
-
-
 def in_keras(path):
     """What Keras predicts from a file and how right it is; of a model that is compiled, after how many steps, and the losses of
     two more epochs."""
@@ -61,37 +31,11 @@ def in_keras(path):
     return np.array(predictions), *rest
 
 
-@pytest.fixture
-def trains(tmp_path):
-    """Runs an example on the digits: trains(program, arguments...), killed once it has made so many checkpoints."""
-    rows = tmp_path / "digits.csv"
-    with gzip.open(DATA) as packed, open(rows, "wb") as out:
-        shutil.copyfileobj(packed, out)
-
-    def start(program, directory, *arguments, stop_after=None):
-        with open(rows) as stdin:
-            process = subprocess.Popen([program, directory, *arguments], cwd=tmp_path, stdin=stdin,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            if stop_after:
-                while len(list((tmp_path / directory).glob("*-*"))) < stop_after and process.poll() is None:
-                    time.sleep(0.001)
-                process.send_signal(signal.SIGKILL)
-            out, err = process.communicate(timeout=300)
-        assert stop_after or process.returncode == 0, err
-        return out
-
-    return start
-
-
-def names(directory):
-    return sorted(path.name for path in directory.glob("*-*"))
-
-
 def test_plain_c(installed, trains, tmp_path):
     """A network that was built and trained in C alone predicts the same in Keras, and Keras trains it on; interrupted, it
     goes on to the same files."""
     train = built("plain-c", installed, tmp_path / "build") / "train"
-    last = trains(train, "checkpoints", "predictions.csv").splitlines()[-1].split()
+    last = trains(train, "checkpoints", "predictions.csv").stdout.splitlines()[-1].split()
     best, right = last[3].rstrip(":"), last[4]
     assert float(right.rstrip("%")) > 85
     predictions, accuracy, steps, losses = in_keras(tmp_path / best)
@@ -108,7 +52,7 @@ def test_libtorch(installed, trains, tmp_path):
     """What libtorch has trained predicts the same in Keras, and is as often right; interrupted, it goes on to the same files,
     with the same values in the best."""
     train = built("libtorch", installed, tmp_path / "build") / "train"
-    right = trains(train, "checkpoints").split()[-4]
+    right = trains(train, "checkpoints").stdout.split()[-4]
     assert float(right.rstrip("%")) > 90
     predictions, accuracy = in_keras(tmp_path / "checkpoints/digits.keras")
     assert np.abs(predictions - np.loadtxt(tmp_path / "checkpoints/predictions.csv", delimiter=",")).max() < 1e-5

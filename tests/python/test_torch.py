@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from examples import built, installed, names, trains  # noqa: F401, fixtures
 from in_jax import run
-from test_examples import built, installed, names, trains  # noqa: F401, fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = 50
